@@ -1,0 +1,22 @@
+"""What zsml raises when the input, not the program, is at fault."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A value the caller gave cannot be used; the message names it, what came and what is accepted.
+
+    On the command line it ends the program with exit status 2.
+    """
+
+
+class CorruptImage(InputError):
+    """An image file that cannot be decoded; ``path`` names it."""
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(f"image {path!r} cannot be decoded ({reason}); replace or delete the file")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self):  # pickled across loader workers, where the default would lose `reason`
+        return type(self), (self.path, self.reason)
