@@ -1,0 +1,167 @@
+// The forward pass of hardest_pairs without torch: frame, packed search, verification of doubtful winners, exact distances.
+#pragma once
+
+#include <new>
+#include <unordered_map>
+
+#include "extremes.h"
+#include "pack.h"
+
+namespace zsml::cpu {
+
+// 64-byte aligned scratch memory that frees itself.
+template <class T>
+struct Aligned {
+  explicit Aligned(int64_t count) : memory(new (std::align_val_t(64)) T[std::max<int64_t>(count, 1)]) {}
+  ~Aligned() { operator delete[](memory, std::align_val_t(64)); }
+  Aligned(const Aligned&) = delete;
+  Aligned& operator=(const Aligned&) = delete;
+  T* memory;
+};
+
+template <class S, class T>
+class HardestPairsSearch {
+ public:
+  // x [B, D] and candidates [M, D] with labels and modality [B], [M]; exclude [B] or null.
+  HardestPairsSearch(Rows<S> x, const int64_t* labels, const int64_t* modality, Rows<S> candidates, const int64_t* candidate_labels,
+                     const int64_t* candidate_modality, const int64_t* exclude, ParallelFor parallel, int threads, Isa isa)
+      : x_(x), candidates_(candidates), exclude_(exclude, exclude + (exclude ? x.count : 0)), parallel_(parallel), threads_(threads), kernel_(extremes_kernel<T>(isa)) {
+    if (!exclude) exclude_.assign(x.count, -1);
+    self_ = x.data == candidates.data && x.count == candidates.count;
+    dense_ids(labels, candidate_labels, label_, candidate_label_);
+    dense_ids(modality, candidate_modality, modality_, candidate_modality_);
+  }
+
+  // distance [4, B], index [4, B]
+  void run(T* distance, int64_t* index) {
+    T largest = largest_coordinate<T>(candidates_, candidate_finite_, parallel_);
+    if (self_) {
+      finite_ = candidate_finite_;
+    } else {
+      largest = std::max(largest, largest_coordinate<T>(x_, finite_, parallel_));
+    }
+    frame_ = choose_frame<T>(candidates_, candidate_finite_, largest, parallel_);
+    for (int64_t i = 0; i < x_.count * kRoles; ++i) {
+      distance[i] = worst(static_cast<int>(i / x_.count));
+      index[i] = -1;
+    }
+    own_norm_.resize(x_.count);
+    search({distance, index, x_.count});
+    parallel_(0, x_.count, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) finish(i, distance, index);
+    });
+  }
+
+ private:
+  using I = Integer<T>;
+
+  static T worst(int role) { return is_positive(role) ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
+
+  void dense_ids(const int64_t* own, const int64_t* other, std::vector<I>& own_ids, std::vector<I>& other_ids) const {
+    std::unordered_map<int64_t, I> known;  // any int64 becomes a small id that fits a vector lane
+    const auto id = [&](int64_t value) { return known.emplace(value, static_cast<I>(known.size())).first->second; };
+    own_ids.resize(x_.count);
+    other_ids.resize(candidates_.count);
+    for (int64_t i = 0; i < x_.count; ++i) own_ids[i] = id(own[i]);
+    for (int64_t j = 0; j < candidates_.count; ++j) other_ids[j] = id(other[j]);
+  }
+
+  // All candidates, chunk by chunk (a chunk of panels is shared by the threads and stays in the cache), against all anchors.
+  void search(Winners<T> winners) {
+    const int64_t depth = x_.depth;
+    const int64_t panel_bytes = std::max<int64_t>(1, kernel_.cols * depth * sizeof(T));
+    const int64_t chunk = kernel_.cols * std::clamp<int64_t>((8 << 20) / panel_bytes, 1, 1 << 16);
+    const int64_t room = round_up(std::min(chunk, candidates_.count), kernel_.cols);
+    Aligned<T> panels(room * depth), norm(room);
+    Aligned<I> label(room), modality(room);
+    for (int64_t first = 0; first < candidates_.count; first += chunk) {
+      const int64_t count = std::min(chunk, candidates_.count - first);
+      parallel_(0, (count + kernel_.cols - 1) / kernel_.cols, 1 + 16384 / (kernel_.cols * depth), [&](int64_t begin, int64_t end) {
+        begin *= kernel_.cols;
+        end = std::min(end * kernel_.cols, count);
+        pack(candidates_, first + begin, end - begin, kernel_.cols, frame_, candidate_finite_, panels.memory + begin * depth, norm.memory + begin);
+        copy_padded(candidate_label_, first + begin, end - begin, label.memory + begin);
+        copy_padded(candidate_modality_, first + begin, end - begin, modality.memory + begin);
+      });
+      const PackedRows<T> packed{panels.memory, norm.memory, label.memory, modality.memory, count};
+      search_chunk(packed, first, winners);
+    }
+  }
+
+  void search_chunk(const PackedRows<T>& chunk, int64_t first, Winners<T> winners) {
+    // A block of anchors that fits the second-level cache, yet leaves every thread something to do.
+    const int64_t by_cache = (256 << 10) / (x_.depth * static_cast<int64_t>(sizeof(T)) + 1);
+    const int64_t by_threads = (x_.count + threads_ - 1) / threads_;
+    const int64_t block = round_up(std::clamp<int64_t>(std::min(by_cache, by_threads), 1, 1024), kernel_.rows);
+    parallel_(0, (x_.count + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
+      Aligned<T> panels(block * x_.depth), norm(block), scratch_value(kernel_.scratch(block));
+      Aligned<I> label(block), modality(block), scratch_index(kernel_.scratch(block));
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t start = b * block, count = std::min(block, x_.count - start);
+        pack(x_, start, count, kernel_.rows, frame_, finite_, panels.memory, norm.memory);
+        std::copy_n(norm.memory, count, own_norm_.data() + start);
+        copy_padded(label_, start, count, label.memory, kernel_.rows);
+        copy_padded(modality_, start, count, modality.memory, kernel_.rows);
+        const PackedRows<T> anchors{panels.memory, norm.memory, label.memory, modality.memory, count};
+        const Winners<T> own{winners.value + start, winners.index + start, winners.stride};
+        kernel_.update(anchors, exclude_.data() + start, chunk, first, x_.depth, scratch_value.memory, scratch_index.memory, own);
+      }
+    });
+  }
+
+  // Turns the ranking values of anchor i into exact distances, after a second look at winners that cancellation may have misjudged.
+  void finish(int64_t i, T* distance, int64_t* index) const {
+    bool doubtful[kRoles] = {};
+    bool any_doubtful = false;
+    for (int role = 0; role < kRoles; ++role) {
+      const int64_t at = role * x_.count + i;
+      if (!finite_[i]) {
+        distance[at] = std::numeric_limits<T>::quiet_NaN();
+        index[at] = -1;
+      } else if (index[at] >= 0) {
+        doubtful[role] = distance[at] + own_norm_[i] < T(kTrustedFraction) * own_norm_[i];
+        any_doubtful |= doubtful[role];
+      }
+    }
+    if (!finite_[i]) return;
+    if (any_doubtful) measure_again(i, doubtful, index);
+    for (int role = 0; role < kRoles; ++role) {
+      const int64_t at = role * x_.count + i;
+      if (index[at] >= 0) distance[at] = std::sqrt(squared_distance(x_.row(i), candidates_.row(index[at]), x_.depth, frame_.scale)) / frame_.scale;
+    }
+  }
+
+  void measure_again(int64_t i, const bool (&doubtful)[kRoles], int64_t* index) const {
+    T best[kRoles];
+    for (int role = 0; role < kRoles; ++role) best[role] = worst(role);
+    for (int64_t j = 0; j < candidates_.count; ++j) {
+      const int role = role_of(candidate_label_[j] == label_[i], candidate_modality_[j] == modality_[i]);
+      if (!doubtful[role] || !candidate_finite_[j] || j == exclude_[i]) continue;
+      const T d = squared_distance(x_.row(i), candidates_.row(j), x_.depth, frame_.scale);
+      if (is_positive(role) ? d > best[role] : d < best[role]) {
+        best[role] = d;
+        index[role * x_.count + i] = j;
+      }
+    }
+  }
+
+  static int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+  void copy_padded(const std::vector<I>& source, int64_t first, int64_t count, I* target, int64_t multiple = 0) const {
+    std::copy_n(source.data() + first, count, target);
+    std::fill(target + count, target + round_up(count, multiple ? multiple : kernel_.cols), I(-1));
+  }
+
+  Rows<S> x_, candidates_;
+  std::vector<int64_t> exclude_;
+  ParallelFor parallel_;
+  int threads_;
+  const ExtremesKernel<T>& kernel_;
+  bool self_;
+  std::vector<I> label_, modality_, candidate_label_, candidate_modality_;
+  std::vector<uint8_t> finite_, candidate_finite_;
+  std::vector<T> own_norm_;
+  Frame<T> frame_;
+};
+
+}  // namespace zsml::cpu

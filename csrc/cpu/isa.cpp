@@ -1,0 +1,43 @@
+#include "isa.h"
+
+#include <cstdlib>
+#include <initializer_list>
+#include <cstring>
+
+namespace zsml::cpu {
+
+const char* name(Isa isa) {
+  switch (isa) {
+    case Isa::avx512: return "avx512";
+    case Isa::avx2: return "avx2";
+    default: return "portable";
+  }
+}
+
+bool available(Isa isa) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  switch (isa) {
+    case Isa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    default: return true;
+  }
+#else
+  return isa == Isa::portable;
+#endif
+}
+
+Isa best_isa() {
+  static const Isa chosen = [] {
+    const char* wish = std::getenv("ZSML_ISA");
+    for (Isa isa : {Isa::avx512, Isa::avx2}) {
+      const bool too_wide = wish && (!std::strcmp(wish, "portable") || (!std::strcmp(wish, "avx2") && isa == Isa::avx512));
+      if (available(isa) && !too_wide) return isa;
+    }
+    return Isa::portable;
+  }();
+  return chosen;
+}
+
+}  // namespace zsml::cpu

@@ -1,0 +1,17 @@
+// Which vector instructions this machine has, asked once at run time, never assumed at compile time.
+#pragma once
+
+namespace zsml::cpu {
+
+enum class Isa { portable = 0, avx2 = 1, avx512 = 2 };
+
+// "portable", "avx2" or "avx512".
+const char* name(Isa isa);
+
+// True where the compiler could build this variant and this machine can run it.
+bool available(Isa isa);
+
+// The widest available variant; the environment variable ZSML_ISA (portable | avx2 | avx512) may ask for a narrower one.
+Isa best_isa();
+
+}  // namespace zsml::cpu

@@ -1,0 +1,21 @@
+"""The kernels as functions. Each module holds one op: its schema, plain-torch reference, gradient and public function."""
+
+from __future__ import annotations
+
+import torch
+
+from zsml import _ext
+
+from .hardest_pairs import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, HardestPairs, hardest_pairs
+
+torch.library.define("zsml::cpu_isa", "() -> int")
+torch.library.define("zsml::cuda_architectures", "() -> str")
+
+__all__ = [
+    "CROSS_NEG",
+    "CROSS_POS",
+    "WITHIN_NEG",
+    "WITHIN_POS",
+    "HardestPairs",
+    "hardest_pairs",
+]

@@ -1,0 +1,65 @@
+"""Argument checks shared by the public ops: each message names the argument, what came and what is accepted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zsml.errors import InputError
+
+
+def embeddings(t: Tensor, name: str) -> None:
+    """A non-empty floating-point matrix."""
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor [rows, D], got {type(t).__name__}")
+    if t.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {t.dtype}")
+    if t.dim() != 2:
+        raise InputError(f"{name} must have shape [rows, D], got {list(t.shape)}")
+    if t.shape[1] == 0:
+        raise InputError(f"{name} must have at least one column, got shape {list(t.shape)}")
+    if name == "x" and t.shape[0] == 0:
+        raise InputError(f"{name} must have at least one row, got shape {list(t.shape)}: the batch is empty")
+
+
+def ids(t: Tensor | None, name: str, rows: Tensor) -> None:
+    """One int64 id per row, on the device of the rows."""
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name} must be an int64 tensor [{rows.shape[0]}], got {type(t).__name__}")
+    if t.dtype != torch.int64:
+        raise TypeError(f"{name} must be int64, got {t.dtype}; use {name}.long()")
+    if t.dim() != 1 or t.shape[0] != rows.shape[0]:
+        raise InputError(f"{name} must have shape [{rows.shape[0]}], one id per row, got {list(t.shape)}")
+    if t.device != rows.device:
+        raise InputError(f"{name} is on {t.device} but the embeddings are on {rows.device}; move it there")
+
+
+def references(
+    x: Tensor,
+    modality: Tensor | None,
+    refs: Tensor,
+    ref_labels: Tensor | None,
+    ref_modality: Tensor | None,
+    exclude: Tensor | None,
+) -> None:
+    """A reference set that goes with the anchors x."""
+    embeddings(refs, "refs")
+    if refs.shape[1] != x.shape[1]:
+        raise InputError(f"refs must have the width of x, {x.shape[1]}, got shape {list(refs.shape)}")
+    if refs.device != x.device:
+        raise InputError(f"refs is on {refs.device} but x is on {x.device}; move it there")
+    if ref_labels is None:
+        raise InputError("ref_labels is missing: refs needs one int64 label per row")
+    ids(ref_labels, "ref_labels", refs)
+    if (modality is None) != (ref_modality is None):
+        missing = "modality" if modality is None else "ref_modality"
+        raise InputError(f"{missing} is missing: modality and ref_modality go together (or leave both out)")
+    if ref_modality is not None:
+        ids(ref_modality, "ref_modality", refs)
+    if exclude is not None:
+        ids(exclude, "exclude", x)
+        # Reading values would stall a GPU and break a compiled graph; there an impossible row simply excludes nothing.
+        if exclude.device.type == "cpu" and not torch.compiler.is_compiling() and exclude.numel():
+            low, high = int(exclude.min()), int(exclude.max())
+            if low < -1 or high >= refs.shape[0]:
+                raise InputError(f"exclude must hold rows of refs (0 to {refs.shape[0] - 1}) or -1, got {low} to {high}")

@@ -1,0 +1,27 @@
+"""Gives each op its schema and, where no kernel was loaded, its plain-torch stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from zsml import _ext
+
+
+def define(name: str, schema: str, reference: Callable) -> None:
+    """Declare ``zsml::name`` and fill the devices that have no compiled kernel.
+
+    Without any binary the reference serves every device. With the CPU kernels alone a CUDA tensor is an error that says how to
+    get the CUDA kernels: a silent fallback there would be a silent slowdown.
+    """
+    qualified = f"zsml::{name}"
+    torch.library.define(qualified, schema)
+    if _ext.cpu_reason:
+        torch.library.impl(qualified, ("cpu", "cuda"), reference)
+    elif _ext.cuda_reason:
+
+        def no_cuda_kernel(*args, **kwargs):
+            raise RuntimeError(f"zsml.ops.{name}: no CUDA kernels ({_ext.cuda_reason}); {_ext.BUILD_HINT}")
+
+        torch.library.impl(qualified, "cuda", no_cuda_kernel)

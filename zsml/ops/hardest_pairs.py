@@ -1,0 +1,229 @@
+"""Modality-aware hardest positives and negatives, without the distance matrix."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zsml.errors import InputError
+
+from . import _check
+from ._register import define
+
+WITHIN_POS, WITHIN_NEG, CROSS_POS, CROSS_NEG = range(4)
+_PRECISIONS = {"highest": 0, "high": 1, "medium": 2}
+
+
+class HardestPairs(NamedTuple):
+    """Rows WITHIN_POS, WITHIN_NEG, CROSS_POS, CROSS_NEG; one column per anchor."""
+
+    distance: Tensor  # [4, B] float32 (float64 for float64 embeddings)
+    index: Tensor  # [4, B] int64, -1 where there is no partner
+
+
+def hardest_pairs(
+    x: Tensor,  # [B, D]
+    labels: Tensor,  # [B]
+    modality: Tensor | None = None,  # [B]
+    *,
+    refs: Tensor | None = None,  # [M, D]
+    ref_labels: Tensor | None = None,  # [M]
+    ref_modality: Tensor | None = None,  # [M]
+    exclude: Tensor | None = None,  # [B]
+) -> HardestPairs:
+    r"""For each anchor, its farthest same-class and nearest other-class sample, within its own modality and across modalities.
+
+    .. math:: d_{ij} = \sqrt{\textstyle\sum_k (x_{ik} - r_{jk})^2}, \quad
+              p_i = \arg\max_{y_j = y_i} d_{ij}, \quad n_i = \arg\min_{y_j \ne y_i} d_{ij}
+
+    each once over the samples j with :math:`m_j = m_i` (within) and once with :math:`m_j \ne m_i` (cross): batch-hard mining
+    (Hermans et al. 2017, eq. 5) kept apart by modality (MATHM, arXiv 2112.07966, section 3.2). Nothing of size B x M is held.
+
+    Args:
+        x: anchors, [B, D], float16, bfloat16, float32 or float64.
+        labels: class ids, [B] int64.
+        modality: modality ids, [B] int64 (0 sketch, 1 photo, ...); None means one modality.
+        refs: candidates, [M, D] (memory bank, other ranks); ``x`` itself where None, and then no anchor is its own partner.
+            A dtype other than that of ``x`` promotes both.
+        ref_labels: [M] int64, required with ``refs``.
+        ref_modality: [M] int64, given exactly when ``refs`` and ``modality`` are.
+        exclude: [B] int64, one row of ``refs`` per anchor to skip, or -1.
+
+    Returns:
+        ``distance`` [4, B] and ``index`` [4, B]; rows are WITHIN_POS, WITHIN_NEG, CROSS_POS, CROSS_NEG. Equal distances: the
+        lowest index. No candidate: index -1, distance -inf (positives) or +inf (negatives). An anchor with a NaN or infinite
+        coordinate: distance NaN, index -1; as a candidate such a row is never chosen. ``distance`` is recomputed from the chosen
+        pairs in float32 (float64), and differentiable in ``x`` and ``refs``; where it is 0 the gradient is 0.
+
+    The search has the precision of the input dtype; float32 on CUDA follows :func:`torch.get_float32_matmul_precision`. Under
+    autocast the embeddings are taken in the dtype they arrive in.
+
+    Raises:
+        ValueError: wrong rank, length, device, empty batch, ``exclude`` out of range.
+        TypeError: not a tensor, embeddings not floating point, ids not int64.
+
+    >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
+    >>> pairs = hardest_pairs(x, torch.tensor([0, 0, 1]))
+    >>> pairs.distance[WITHIN_POS, 0].item(), pairs.index[WITHIN_NEG, 0].item()
+    (5.0, 2)
+    """
+    _check.embeddings(x, "x")
+    _check.ids(labels, "labels", x)
+    if modality is not None:
+        _check.ids(modality, "modality", x)
+    if refs is None:
+        for name, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality), ("exclude", exclude)):
+            if value is not None:
+                raise InputError(f"{name} is given but refs is not; pass refs=[M, D] or drop {name}")
+    else:
+        _check.references(x, modality, refs, ref_labels, ref_modality, exclude)
+        dtype = torch.promote_types(x.dtype, refs.dtype)
+        x, refs = x.to(dtype), refs.to(dtype)
+    if modality is None:
+        modality = torch.zeros_like(labels)
+        ref_modality = None if ref_labels is None else torch.zeros_like(ref_labels)
+    precision = _PRECISIONS[torch.get_float32_matmul_precision()]
+    distance, index = torch.ops.zsml.hardest_pairs(
+        x, labels, modality, refs, ref_labels, ref_modality, exclude, precision
+    )
+    return HardestPairs(distance, index)
+
+
+# ---- plain torch: the oracle of the tests, and what runs where no kernel was built -------------------------------------------
+
+
+def reference(
+    x: Tensor,
+    labels: Tensor,
+    modality: Tensor,
+    refs: Tensor | None,
+    ref_labels: Tensor | None,
+    ref_modality: Tensor | None,
+    exclude: Tensor | None,
+    precision: int,
+) -> tuple[Tensor, Tensor]:
+    """The definition, a block of anchors at a time."""
+    accumulate = _accumulate_dtype(x.dtype)
+    anchors = x.to(accumulate)  # [B, D]
+    if refs is None:
+        candidates, ref_labels, ref_modality = anchors, labels, modality
+        exclude = torch.arange(len(x), device=x.device)
+    else:
+        candidates = refs.to(accumulate)  # [M, D]
+    usable = candidates.isfinite().all(dim=1)  # [M]
+    candidates = candidates.nan_to_num(0.0, 0.0, 0.0)
+    finite = anchors.isfinite().all(dim=1)  # [B]
+    columns = torch.arange(len(candidates), device=x.device)
+    distance = torch.empty(4, len(x), dtype=accumulate, device=x.device)
+    index = torch.empty(4, len(x), dtype=torch.int64, device=x.device)
+    block = max(1, (1 << 20) // max(len(candidates), 1))
+    for start in range(0, len(x), block):
+        rows = slice(start, start + block)
+        d = torch.cdist(
+            anchors[rows].nan_to_num(0.0, 0.0, 0.0), candidates, compute_mode="donot_use_mm_for_euclid_dist"
+        )  # [block, M]
+        allowed = usable.expand_as(d)
+        if exclude is not None:
+            allowed = allowed & (columns != exclude[rows, None])
+        same_class = labels[rows, None] == ref_labels
+        same_modality = modality[rows, None] == ref_modality
+        for role in range(4):
+            positive = role in (WITHIN_POS, CROSS_POS)
+            wanted = allowed & (same_class == positive) & (same_modality == (role < CROSS_POS))
+            distance[role, rows], index[role, rows] = _extreme(d, wanted, positive)
+    distance[:, ~finite] = torch.nan
+    index[:, ~finite] = -1
+    return distance, index
+
+
+def _extreme(d: Tensor, wanted: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
+    """Row-wise max (or min) over the wanted columns and the lowest column that reaches it; -1 where none is wanted."""
+    worst = -torch.inf if positive else torch.inf
+    if d.shape[1] == 0:
+        return d.new_full(d.shape[:1], worst), torch.full(d.shape[:1], -1, device=d.device)
+    masked = d.masked_fill(~wanted, worst)
+    best = masked.amax(dim=1) if positive else masked.amin(dim=1)
+    reached = wanted & (masked == best[:, None])
+    return best, torch.where(reached.any(dim=1), reached.int().argmax(dim=1), -1)
+
+
+def backward_reference(
+    grad: Tensor, x: Tensor, refs: Tensor | None, distance: Tensor, index: Tensor, need_x: bool, need_refs: bool
+) -> tuple[Tensor, Tensor]:
+    """d(i, j)' = (x_i - r_j) / d(i, j) for x_i and its opposite for r_j; 0 where d is 0 or there is no pair."""
+    anchors = x.to(grad.dtype)  # [B, D]
+    candidates = anchors if refs is None else refs.to(grad.dtype)  # [M, D]
+    grad_x = torch.zeros_like(anchors) if need_x else anchors.new_empty(0, x.shape[1])
+    into_refs = grad_x if refs is None else torch.zeros_like(candidates)
+    for role in range(4):
+        pair = (index[role] >= 0) & (distance[role] > 0)
+        weight = torch.where(pair, grad[role] / torch.where(pair, distance[role], 1), 0)
+        partner = index[role].clamp(min=0)
+        if len(candidates) == 0:
+            continue
+        flow = weight[:, None] * (anchors - candidates[partner]).nan_to_num(0.0, 0.0, 0.0)  # [B, D]
+        if need_x:
+            grad_x += flow
+        if need_refs or (need_x and refs is None):
+            into_refs.index_add_(0, partner, -flow)
+    grad_refs = into_refs if need_refs else anchors.new_empty(0, x.shape[1])
+    return grad_x.to(x.dtype), grad_refs.to(x.dtype)
+
+
+def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+# ---- registration --------------------------------------------------------------------------------------------------------------
+
+define(
+    "hardest_pairs",
+    "(Tensor x, Tensor labels, Tensor modality, Tensor? refs, Tensor? ref_labels, Tensor? ref_modality, Tensor? exclude, "
+    "int precision) -> (Tensor, Tensor)",
+    reference,
+)
+define(
+    "hardest_pairs_backward",
+    "(Tensor grad, Tensor x, Tensor? refs, Tensor distance, Tensor index, bool need_x, bool need_refs) -> (Tensor, Tensor)",
+    backward_reference,
+)
+
+
+@torch.library.register_fake("zsml::hardest_pairs")
+def _fake(x, labels, modality, refs, ref_labels, ref_modality, exclude, precision):
+    shape = (4, x.shape[0])
+    return x.new_empty(shape, dtype=_accumulate_dtype(x.dtype)), x.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.register_fake("zsml::hardest_pairs_backward")
+def _fake_backward(grad, x, refs, distance, index, need_x, need_refs):
+    candidates = x if refs is None else refs
+    return (
+        x.new_empty(x.shape[0] if need_x else 0, x.shape[1]),
+        x.new_empty(candidates.shape[0] if need_refs else 0, x.shape[1]),
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    x, _, _, refs, *_ = inputs
+    ctx.save_for_backward(x, refs, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, grad_distance, grad_index):
+    x, refs, distance, index = ctx.saved_tensors
+    need_x, need_refs = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+    grad_x, grad_refs = torch.ops.zsml.hardest_pairs_backward(
+        grad_distance.contiguous(), x, refs, distance, index, need_x, need_refs
+    )
+    return grad_x if need_x else None, None, None, grad_refs if need_refs else None, None, None, None, None
+
+
+def _no_second_derivative(ctx, *grads):
+    raise NotImplementedError("hardest_pairs has no second derivative; call backward without create_graph=True")
+
+
+torch.library.register_autograd("zsml::hardest_pairs", _backward, setup_context=_setup_context)
+torch.library.register_autograd("zsml::hardest_pairs_backward", _no_second_derivative)
