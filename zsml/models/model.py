@@ -1,0 +1,143 @@
+"""The embedding network: a trunk, a linear bottleneck, and the classifiers that train it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zsml.errors import InputError
+from zsml.models.conditional import modality_tag
+
+IMAGENET_CLASSES = 1000
+SMALLEST_SIDE = 3  # pixels; below it the first max-pool of the SE trunks has nothing to pool
+
+
+class ModelOutput(NamedTuple):
+    """What a model returns.
+
+    embedding: float [B, D], the bottleneck output before any normalisation; logits: [B, C] over the training classes;
+    imagenet_logits: [B, 1000]. Logits are None where the model has no such head.
+    """
+
+    embedding: Tensor
+    logits: Tensor | None
+    imagenet_logits: Tensor | None
+
+
+class EmbeddingModel(nn.Module):
+    """Images to retrieval embeddings and class logits; build one with `create_model`.
+
+        f = trunk(images, modality);  h = W f + b;  logits = V h (+ c);  imagenet_logits = U h + d
+
+    images: float [B, 3, H, W], ImageNet-normalised; modality: int64 [B], 0 sketch and 1 photo, needed by conditional
+    trunks (`.conditional`), ignored by the others. f: [B, F], h: [B, D], logits: [B, C].
+
+    A modality value other than 0 or 1 raises InputError on a CPU; on a GPU and in compiled or exported graphs, where
+    looking would stall the device, the embedding of that row is NaN.
+
+    Attributes: arch, num_classes, embedding_dim, conditional, config (a JSON-able dict: `create_model(**config)` builds
+    the same architecture anew).
+
+    Source: Liu et al., SAKE, ICCV 2019.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        config: dict[str, Any],
+        *,
+        conditional: bool,
+        features: int,
+        fixed_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.arch: str = config["arch"]
+        self.num_classes: int = config["num_classes"]
+        self.embedding_dim: int = config["embedding_dim"]
+        self.conditional = conditional
+        self.fixed_size = fixed_size
+        self._frozen = False
+        dim, classes = self.embedding_dim, self.num_classes
+        self.trunk = trunk
+        self.bottleneck = nn.Linear(features, dim)
+        self.classifier = nn.Linear(dim, classes, bias=config["classifier_bias"]) if classes else None
+        self.imagenet_classifier = nn.Linear(dim, IMAGENET_CLASSES) if config["imagenet_head"] else None
+
+    def forward(self, images: Tensor, modality: Tensor | None = None) -> ModelOutput:
+        self._check_images(images)
+        if self.conditional:
+            self._check_modality(images, modality)
+            features = self.trunk(images, modality_tag(modality, images.dtype))  # [B, F]
+        else:
+            features = self.trunk(images)
+        embedding = self.bottleneck(features)  # [B, D]
+        return ModelOutput(
+            embedding,
+            None if self.classifier is None else self.classifier(embedding),
+            None if self.imagenet_classifier is None else self.imagenet_classifier(embedding),
+        )
+
+    def _check_images(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a tensor, got {type(images).__name__}")
+        if not images.is_floating_point():
+            raise TypeError(f"images must be floating point (ImageNet-normalised), got {images.dtype}")
+        shape = list(images.shape)
+        if images.ndim != 4 or shape[1] != 3 or shape[0] == 0:
+            raise InputError(f"images must have shape [B, 3, H, W] with B >= 1, got {shape}")
+        if min(shape[2:]) < SMALLEST_SIDE:
+            raise InputError(f"images must be at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got shape {shape}")
+        if self.fixed_size is not None and tuple(shape[2:]) != self.fixed_size:
+            height, width = self.fixed_size
+            raise InputError(
+                f"images must be {height} x {width} for {self.arch}, got shape {shape}; resize them, or build the "
+                "model for another size with create_model(..., img_size=...)"
+            )
+
+    def _check_modality(self, images: Tensor, modality: Tensor | None) -> None:
+        if modality is None:
+            raise InputError(f"modality is needed by {self.arch}: int64 [B], 0 for a sketch and 1 for a photo; got None")
+        if not isinstance(modality, Tensor):
+            raise TypeError(f"modality must be an int64 tensor, got {type(modality).__name__}")
+        if modality.is_floating_point() or modality.is_complex():
+            raise TypeError(f"modality must be an integer tensor, got {modality.dtype}")
+        if modality.ndim != 1 or modality.shape[0] != images.shape[0]:
+            raise InputError(f"modality must have one entry per image, shape [{images.shape[0]}], got {list(modality.shape)}")
+        if modality.device != images.device:
+            raise InputError(f"modality is on {modality.device} but images are on {images.device}; move one of them")
+        if modality.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = modality[(modality != 0) & (modality != 1)]
+            if wrong.numel():
+                raise InputError(f"modality must be 0 (sketch) or 1 (photo), got {sorted(set(wrong.tolist()))[:5]}")
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """The parameters that no ImageNet weight file holds: bottleneck, classifiers and the gates' tag weights."""
+        return [p for name, p in self.named_parameters() if _is_new(name)]
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """All other parameters: the trunk without its tag weights."""
+        return [p for name, p in self.named_parameters() if not _is_new(name)]
+
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Hold the backbone parameters constant, or let them train again.
+
+        A frozen trunk runs as at test time whatever `train()` says: its BatchNorm statistics stay as they are. The tag
+        weights inside it still train.
+        """
+        self._frozen = bool(frozen)
+        for parameter in self.backbone_parameters():
+            parameter.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> EmbeddingModel:
+        super().train(mode)
+        if self._frozen:
+            self.trunk.eval()
+        return self
+
+
+def _is_new(name: str) -> bool:
+    return not name.startswith("trunk.") or ".fc_tag." in name

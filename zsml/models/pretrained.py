@@ -1,0 +1,81 @@
+"""Starting a model from ImageNet weights."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from zsml.errors import InputError
+from zsml.models.model import IMAGENET_CLASSES, EmbeddingModel
+from zsml.models.weightfile import read_state_dict
+
+
+def start_from_imagenet(
+    model: EmbeddingModel, source: str, options: dict[str, Any], pretrained: bool | str | os.PathLike[str]
+) -> None:
+    """Give the trunk timm's weights of `source`, and its bottleneck the ImageNet classifier's main directions."""
+    net = _load_net(source, options, pretrained)
+    weights, own = net.state_dict(), model.trunk.state_dict()
+    model.trunk.load_state_dict({name: own[name] if ".fc_tag." in name else weights[name] for name in own})
+    classifier = getattr(net.get_classifier(), "weight", None)  # [K, F]
+    fits = classifier is not None and classifier.ndim == 2 and classifier.shape[1] == model.bottleneck.in_features
+    head = model.imagenet_classifier
+    if head is not None and not (fits and classifier.shape[0] == IMAGENET_CLASSES):
+        raise InputError(f"imagenet_head=True needs weights with a {IMAGENET_CLASSES}-way linear classifier; {source} has none")
+    if fits:
+        with torch.no_grad():
+            bottleneck, from_embedding = svd_bottleneck(classifier, model.embedding_dim, rotate=head is None)
+            model.bottleneck.weight.copy_(bottleneck)
+            if head is not None:
+                head.weight.copy_(from_embedding)
+
+
+def svd_bottleneck(classifier: Tensor, dim: int, *, rotate: bool) -> tuple[Tensor, Tensor]:
+    """Split a linear classifier W [K, F] into a bottleneck [D, F] and a classifier [K, D] on top of it.
+
+        W = U S V^T;  rotate=False (SAKE, DSN): bottleneck = S_D V_D^T, classifier = U_D
+        rotate=True (MATHM): bottleneck = s P S_D V_D^T, classifier = U_D P^T / s, s = sum(S) / sum(S_D)
+
+    with S_D the D largest singular values and P a random orthogonal matrix (torch's global generator), which spreads
+    them evenly over the embedding. classifier @ bottleneck is the best approximation of W of rank D in both. Beyond
+    min(K, F) directions there are none left, and S_D is filled up with zeros. Computed in float64, returned in W's dtype.
+
+    Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966 (published code of both).
+
+    >>> w = torch.randn(10, 6)
+    >>> bottleneck, classifier = svd_bottleneck(w, 6, rotate=True)
+    >>> torch.allclose(classifier @ bottleneck, w, atol=1e-5)
+    True
+    """
+    u, s, vt = torch.linalg.svd(classifier.detach().double(), full_matrices=False)  # [K, R], [R], [R, F]
+    pad = max(0, dim - len(s))
+    bottleneck = nn.functional.pad(s[:dim, None] * vt[:dim], (0, 0, 0, pad))  # [D, F]
+    from_embedding = nn.functional.pad(u[:, :dim], (0, pad))  # [K, D]
+    if rotate:
+        scale = s.sum() / s[:dim].sum()
+        p = nn.init.orthogonal_(torch.empty(dim, dim, dtype=torch.float64))
+        bottleneck, from_embedding = scale * (p @ bottleneck), from_embedding @ p.T / scale
+    return bottleneck.to(classifier.dtype), from_embedding.to(classifier.dtype)
+
+
+def _load_net(source: str, options: dict[str, Any], pretrained: bool | str | os.PathLike[str]) -> nn.Module:
+    """timm's whole network `source`, classifier included, with its ImageNet weights."""
+    if pretrained is not True:
+        overlay = {"state_dict": read_state_dict(pretrained), "custom_load": False}
+        try:  # through timm, which knows how to read the files of a model that changed its layout since
+            return timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"pretrained: {os.fspath(pretrained)} does not fit {source}: {error}") from error
+    try:
+        return timm.create_model(source, pretrained=True, **options)
+    except Exception as error:  # timm's downloaders raise half a dozen kinds, none of them documented
+        config = timm.get_pretrained_cfg(source)
+        where = (config and (config.url or config.hf_hub_id)) or f"timm's model card of {source}"
+        raise InputError(
+            f"pretrained=True: timm could not get the weights of {source} ({type(error).__name__}: {error}); without a "
+            f"network, fetch the file elsewhere ({where}) and pass pretrained=PATH, or pretrained=False for random weights"
+        ) from error
