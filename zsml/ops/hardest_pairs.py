@@ -84,11 +84,16 @@ def hardest_pairs(
     if modality is None:
         modality = torch.zeros_like(labels)
         ref_modality = None if ref_labels is None else torch.zeros_like(ref_labels)
-    precision = _PRECISIONS[torch.get_float32_matmul_precision()]
+    precision = _search_precision()
     distance, index = torch.ops.zsml.hardest_pairs(
         x, labels, modality, refs, ref_labels, ref_modality, exclude, precision
     )
     return HardestPairs(distance, index)
+
+
+@torch.compiler.assume_constant_result  # a compiled graph guards on this global setting, and is compiled anew when it changes
+def _search_precision() -> int:
+    return _PRECISIONS[torch.get_float32_matmul_precision()]
 
 
 # ---- plain torch: the oracle of the tests, and what runs where no kernel was built -------------------------------------------

@@ -1,0 +1,7 @@
+"""Drop-in losses: ``loss(embeddings, labels, modality=None)`` returns a scalar."""
+
+from __future__ import annotations
+
+from .triplet import MATHMLoss, ModalityTripletLoss
+
+__all__ = ["MATHMLoss", "ModalityTripletLoss"]

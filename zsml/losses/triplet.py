@@ -1,0 +1,157 @@
+"""Batch-hard triplet losses that keep sketches and photos apart: mining and distances in one fused op."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsml.errors import InputError
+from zsml.ops import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, hardest_pairs
+
+# Which hardest positive is compared with which hardest negative.
+TERMS = {
+    "within": (WITHIN_POS, WITHIN_NEG),
+    "hybrid": (CROSS_POS, WITHIN_NEG),
+    "cross": (CROSS_POS, CROSS_NEG),
+}
+WEIGHTINGS = (None, "adaptive", "released")
+
+
+class ModalityTripletLoss(nn.Module):
+    r"""Batch-hard triplet loss over pairs within and across modalities.
+
+    With the hardest distances of :func:`zsml.ops.hardest_pairs`, each term t in ``terms`` averages over all B anchors
+
+    .. math:: L_t = \frac1B \sum_i \varphi(d^{+}_{t,i} - d^{-}_{t,i} + \text{margin})
+
+    where :math:`\varphi` is relu (``beta=None``) or softplus, :math:`\log(1 + e^{\beta z}) / \beta`. The terms pair
+
+    * ``within``: same-modality positive with same-modality negative,
+    * ``hybrid``: cross-modality positive with same-modality negative,
+    * ``cross``: cross-modality positive with cross-modality negative.
+
+    ``weighting=None`` returns the mean of the :math:`L_t`. With :math:`g_t = \frac1B \sum_i \sigma(\beta (d^+ - d^- + \text{margin}))`
+    and :math:`w_t = \overline{g} / \max(g_t, 0.1)`, ``"adaptive"`` returns :math:`\sum_t w_t L_t` with the weights detached (the paper)
+    and ``"released"`` :math:`(\sum_t w_t) \cdot \overline{L_t}` with gradients through the weights (the published code).
+
+    An anchor without a partner for a term contributes 0 and still counts in the mean.
+
+    Source: batch-hard triplets, Hermans et al. 2017 (arXiv 1703.07737, eq. 5); modality-aware terms and weights, MATHM (arXiv 2112.07966).
+
+    Args:
+        terms: any of "within", "hybrid", "cross".
+        margin: distance units of the (normalised) embeddings.
+        normalize: L2-normalise the embeddings first (in float32 for half-precision input).
+        beta: sharpness of the softplus, 1 / distance unit; None for relu.
+        weighting: None, "adaptive" or "released"; the last two need ``beta``.
+
+    Raises:
+        ValueError: unknown term or weighting, non-finite margin, beta not positive, weighting without beta.
+
+    >>> loss = ModalityTripletLoss(terms=("cross",), margin=0.2)
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    >>> loss(x, torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])).item()
+    0.0
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[str] = ("within", "hybrid", "cross"),
+        margin: float = 0.2,
+        normalize: bool = True,
+        beta: float | None = None,
+        weighting: str | None = None,
+    ):
+        super().__init__()
+        terms = (terms,) if isinstance(terms, str) else tuple(terms)
+        unknown = [term for term in terms if term not in TERMS]
+        if unknown or not terms:
+            raise InputError(f"terms must be one or more of {list(TERMS)}, got {list(terms)}")
+        if len(set(terms)) != len(terms):
+            raise InputError(f"terms must not repeat, got {list(terms)}")
+        if not math.isfinite(margin):
+            raise InputError(f"margin must be a finite number, got {margin}")
+        if beta is not None and not (math.isfinite(beta) and beta > 0):
+            raise InputError(f"beta must be a positive number or None (relu), got {beta}")
+        if weighting not in WEIGHTINGS:
+            raise InputError(f"weighting must be one of {list(WEIGHTINGS)}, got {weighting!r}")
+        if weighting is not None and beta is None:
+            raise InputError(f"weighting={weighting!r} needs beta (the sharpness of the sigmoid), got beta=None")
+        self.terms = terms
+        self.margin = float(margin)
+        self.normalize = bool(normalize)
+        self.beta = beta
+        self.weighting = weighting
+
+    def forward(
+        self,
+        embeddings: Tensor,  # [B, D]
+        labels: Tensor,  # [B]
+        modality: Tensor | None = None,  # [B]
+        *,
+        ref_emb: Tensor | None = None,  # [M, D]
+        ref_labels: Tensor | None = None,  # [M]
+        ref_modality: Tensor | None = None,  # [M]
+    ) -> Tensor:
+        """The loss of a batch, a float32 (float64 for float64 embeddings) scalar.
+
+        Partners come from the batch itself, or from ``ref_emb`` where given (a memory bank); checks as in
+        :func:`zsml.ops.hardest_pairs`.
+        """
+        if not isinstance(embeddings, Tensor):
+            raise TypeError(f"embeddings must be a torch.Tensor [B, D], got {type(embeddings).__name__}")
+        if embeddings.dim() != 2 or embeddings.shape[0] == 0:
+            raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
+        if not embeddings.is_floating_point():
+            raise TypeError(f"embeddings must be floating point, got {embeddings.dtype}")
+        if self.normalize:
+            embeddings = _unit(embeddings)
+            ref_emb = None if ref_emb is None else _unit(ref_emb)
+        distance, _ = hardest_pairs(
+            embeddings, labels, modality, refs=ref_emb, ref_labels=ref_labels, ref_modality=ref_modality
+        )  # [4, B]
+        positive, negative = zip(*(TERMS[term] for term in self.terms), strict=True)
+        # A missing partner is -inf as a positive, +inf as a negative: the violation is -inf, and phi and its slope are 0.
+        violation = distance[list(positive)] - distance[list(negative)] + self.margin  # [T, B]
+        per_term = self._phi(violation).mean(dim=1)  # [T]
+        if self.weighting is None:
+            return per_term.mean()
+        hardness = torch.sigmoid(self.beta * violation).mean(dim=1)  # [T]
+        weight = hardness.mean() / hardness.clamp(min=0.1)  # [T]
+        if self.weighting == "released":
+            return weight.sum() * per_term.mean()
+        return (weight.detach() * per_term).sum()
+
+    def _phi(self, violation: Tensor) -> Tensor:
+        return F.relu(violation) if self.beta is None else F.softplus(violation, beta=self.beta)
+
+    def extra_repr(self) -> str:
+        return f"terms={self.terms}, margin={self.margin}, normalize={self.normalize}, beta={self.beta}, weighting={self.weighting!r}"
+
+
+class MATHMLoss(ModalityTripletLoss):
+    r"""Modality-aware triplet hard mining: all three terms, softplus, weighted by how hard each term still is.
+
+    :class:`ModalityTripletLoss` with ``terms=("within", "hybrid", "cross")``; for ``weighting="adaptive"``
+    :math:`L = \sum_t w_t L_t`, :math:`w_t = \overline{g} / \max(g_t, 0.1)`, weights detached.
+
+    Source: Huang et al., MATHM (arXiv 2112.07966); ``weighting="released"`` is what the published code computes.
+
+    >>> loss = MATHMLoss()
+    >>> x = torch.nn.functional.normalize(torch.randn(8, 16), dim=1).requires_grad_()
+    >>> value = loss(x, torch.tensor([0, 0, 1, 1] * 2), torch.tensor([0] * 4 + [1] * 4))
+    >>> value.backward(); x.grad.shape
+    torch.Size([8, 16])
+    """
+
+    def __init__(self, margin: float = 0.2, beta: float = 20.0, normalize: bool = True, weighting: str | None = "adaptive"):
+        super().__init__(tuple(TERMS), margin=margin, normalize=normalize, beta=beta, weighting=weighting)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows of length 1, in float32 for half precision, where squares of small coordinates vanish."""
+    return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=1)
