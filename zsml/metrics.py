@@ -1,0 +1,8 @@
+"""Retrieval metrics: the public names. The work is in :mod:`zsml.retrieval`."""
+
+from __future__ import annotations
+
+from zsml.retrieval.metrics import RetrievalResult, chance_map, evaluate_retrieval
+from zsml.retrieval.protocol import PRESETS, Protocol
+
+__all__ = ["PRESETS", "Protocol", "RetrievalResult", "chance_map", "evaluate_retrieval"]

@@ -1,0 +1,7 @@
+"""Binary codes from real embeddings: the public names. The work is in :mod:`zsml.retrieval`."""
+
+from __future__ import annotations
+
+from zsml.retrieval.quantize import ITQ
+
+__all__ = ["ITQ"]

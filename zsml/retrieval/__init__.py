@@ -1,0 +1,1 @@
+"""From embeddings to results: distances, exact metrics, binary codes, reports."""

@@ -1,0 +1,46 @@
+"""What every public call of this room asks of embeddings and labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zsml.errors import InputError
+
+MAX_NAMED = 8  # rows listed in a message
+
+
+def check_embeddings(name: str, x: Tensor, least: int = 1) -> Tensor:
+    """``x`` detached, if it is a finite real [rows, D] tensor with at least ``least`` rows."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch tensor of shape [rows, D], got {type(x).__name__}")
+    if not x.is_floating_point():
+        hint = "; packed codes need distance='hamming'" if x.dtype == torch.uint8 else ""
+        raise TypeError(f"{name} must be a real-valued tensor (float16, bfloat16, float32, float64), got {x.dtype}{hint}")
+    if x.dim() != 2:
+        raise InputError(f"{name} must have shape [rows, D], got {list(x.shape)}")
+    if x.shape[0] < least or x.shape[1] == 0:
+        raise InputError(f"{name} must have at least {least} row(s) and 1 column, got {list(x.shape)}")
+    bad = (~torch.isfinite(x).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+        rows = ", ".join(map(str, bad[:MAX_NAMED])) + more
+        raise InputError(f"{name} has NaN or infinite values in row(s) {rows}; leave these items out or find their cause")
+    return x.detach()
+
+
+def check_labels(name: str, labels: Tensor, rows: int | None = None, of: str = "") -> Tensor:
+    """``labels`` as int64 on the CPU, if it is an integer [rows] tensor; a list or numpy array will do."""
+    try:
+        labels = torch.as_tensor(labels).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a 1-d tensor of integer class ids, got {type(labels).__name__}") from error
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"{name} must be integer class ids, got {labels.dtype}")
+    if labels.dim() != 1:
+        raise InputError(f"{name} must have shape [rows], got {list(labels.shape)}")
+    if rows is not None and labels.shape[0] != rows:
+        raise InputError(f"{name} has {labels.shape[0]} entries but {of} has {rows} rows; one class id per row")
+    if labels.shape[0] == 0:
+        raise InputError(f"{name} is empty")
+    return labels.to("cpu", torch.int64)

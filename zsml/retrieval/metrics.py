@@ -1,0 +1,294 @@
+"""Exact retrieval evaluation in blocks of queries: average precision, precision at k, per class, and against
+chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsml.errors import InputError
+from zsml.ops.hamming import _check_codes
+from zsml.retrieval.average_precision import (
+    RECALL_LEVELS,
+    Scores,
+    curve_in_order,
+    random_order_ap,
+    scores_in_order,
+    scores_over_tie_orders,
+)
+from zsml.retrieval.checks import check_embeddings, check_labels
+from zsml.retrieval.distances import distance_rows
+from zsml.retrieval.protocol import Protocol, make_protocol
+
+__all__ = ["RetrievalResult", "chance_map", "evaluate_retrieval"]
+
+BLOCK = 1 << 21  # distances held at a time; sorting them takes about 40 bytes each
+
+
+class _Unset(Enum):
+    """Marks an argument that was not given, since None is a value of its own for some."""
+
+    UNSET = "the preset's value, or else the default"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = _Unset.UNSET
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """What :func:`evaluate_retrieval` found. All means leave out queries without a relevant gallery item.
+
+    map: mean AP over queries (micro); map_macro: over classes of class means.
+    ap: float64 [Q] on the CPU, NaN for a query without a relevant item.
+    precision, precision_macro, map_at, map_at_macro: {k: mean}.
+    per_class: {class id: mean AP of its queries}, NaN for a class absent from the gallery.
+    num_queries, num_valid_queries, gallery_size: counts; valid = with at least one relevant item.
+    pr_curve: float64 [101], mean interpolated precision at recall 0, 0.01, ..., 1, equal distances in gallery
+    order.
+    chance_map: expected map, without interpolation, of a gallery in random order; chance_precision: of any
+    P@k.
+    protocol: the definitions used.
+    """
+
+    map: float
+    map_macro: float
+    ap: Tensor
+    precision: dict[int, float]
+    precision_macro: dict[int, float]
+    map_at: dict[int, float]
+    map_at_macro: dict[int, float]
+    per_class: dict[int, float]
+    num_queries: int
+    num_valid_queries: int
+    gallery_size: int
+    pr_curve: Tensor
+    chance_map: float
+    chance_precision: float
+    protocol: Protocol
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """{"mAP": ..., "mAP@200": ..., "P@100": ...} under the mean that the protocol names."""
+        by_class = self.protocol.average == "class"
+        numbers = {"mAP": self.map_macro if by_class else self.map}
+        numbers |= {f"mAP@{k}": v for k, v in (self.map_at_macro if by_class else self.map_at).items()}
+        return numbers | {f"P@{k}": v for k, v in (self.precision_macro if by_class else self.precision).items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the AP of each query, ready for ``json.dumps``: keys are strings, NaN is None."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("ap", "protocol")}
+        values["pr_curve"] = self.pr_curve.tolist()
+        values["protocol"] = asdict(self.protocol) | {"sentence": self.protocol.sentence()}
+        return _plain(values)
+
+
+@torch.no_grad()
+def evaluate_retrieval(
+    query: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    *,
+    preset: str | None = None,
+    distance: str | _Unset = UNSET,
+    precision_at: Sequence[int] | _Unset = UNSET,
+    map_at: Sequence[int] | _Unset = UNSET,
+    interpolation: str | _Unset | None = UNSET,
+    ties: str | _Unset = UNSET,
+    truncated_denominator: str | _Unset = UNSET,
+    precision_cutoff: str | _Unset = UNSET,
+    average: str | _Unset = UNSET,
+    block: int = BLOCK,
+    progress: Callable[[int], None] | None = None,
+) -> RetrievalResult:
+    """Rank the gallery for every query and score the rankings; relevant is what has the query's class.
+
+    AP = (1 / R) sum over relevant ranks r_1 < ... < r_R of i / r_i, "voc": of max_{j >= i} j / r_j; see
+    :mod:`zsml.retrieval.average_precision` for AP@k, P@k and ties. Exact: all queries, the whole gallery.
+    Distances are summed in one fixed order (:mod:`zsml.retrieval.distances`), so results do not depend on the
+    device or on ``block``.
+
+    Args:
+        query: real-valued [Q, D] (compared as given: normalise first where the protocol does), or packed
+            codes uint8 [Q, W] with ``distance="hamming"``.
+        query_labels: int64 [Q] class ids.
+        gallery: [N, D] or [N, W], on the query's device.
+        gallery_labels: int64 [N].
+        preset: "mathm" | "sake" | "dsn" | "mems" | "sbka" | "zse": the definitions of that system's released
+            evaluation (:data:`zsml.retrieval.protocol.PRESETS`); arguments given besides it win.
+        distance: "euclidean" (default) | "cosine" | "hamming".
+        precision_at, map_at: cut-offs k; default (100,) and (200,).
+        interpolation: "voc" (default) | None.
+        ties: "index" (default: lowest gallery index first) | "expected" (mean over all orders;
+            interpolation=None only).
+        truncated_denominator: of AP@k: "min_k_r" (default) | "hits".
+        precision_cutoff: items P@k looks at: "k" (default: the first min(k, N)) | "min_k_r".
+        average: the mean that is the headline: "query" (default) | "class"; both are always computed.
+        block: distances held at a time; extra memory is about 40 bytes times the larger of this and N.
+        progress: called with the number of queries done after each block.
+
+    Raises:
+        TypeError: embeddings or labels of the wrong kind.
+        InputError: wrong rank or length, nothing to rank, different widths or devices, NaN or infinite rows
+            (named), unknown names, cut-offs below 1, ties="expected" with interpolation.
+
+    >>> sketches, photos = torch.tensor([[0.0], [9.0]]), torch.tensor([[1.0], [2.0], [8.0]])
+    >>> result = evaluate_retrieval(sketches, torch.tensor([0, 1]), photos, torch.tensor([0, 1, 1]), map_at=(1,))
+    >>> result.map, result.map_at, result.num_valid_queries
+    (1.0, {1: 1.0}, 2)
+    """
+    given = {
+        "distance": distance,
+        "precision_at": precision_at,
+        "map_at": map_at,
+        "interpolation": interpolation,
+        "ties": ties,
+        "truncated_denominator": truncated_denominator,
+        "precision_cutoff": precision_cutoff,
+        "average": average,
+    }
+    protocol = make_protocol(preset, **{name: value for name, value in given.items() if value is not UNSET})
+    if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+        raise InputError(f"block must be an int of at least 1, got {block!r}")
+    query, gallery = _check_pair(query, gallery, protocol.distance)
+    query_labels = check_labels("query_labels", query_labels, query.shape[0], "query")
+    gallery_labels = check_labels("gallery_labels", gallery_labels, gallery.shape[0], "gallery")
+
+    relevant = _relevant_counts(query_labels, gallery_labels)  # [Q]
+    scores: list[Scores | None] = []
+    curve = np.zeros(RECALL_LEVELS)
+    wanted, classes = query_labels.to(query.device), gallery_labels.to(query.device)
+    for start, distances in distance_rows(query, gallery, protocol.distance, block):
+        stop = start + distances.shape[0]
+        order = distances.sort(dim=1, stable=True)
+        relevance = classes[order.indices] == wanted[start:stop, None]  # [rows, N]
+        ranks = relevance.nonzero()[:, 1].add_(1).cpu().numpy()  # ascending within each query, query after query
+        ends = relevant[start:stop].cumsum()
+        if protocol.ties == "expected":
+            sorted_rows, relevance_rows = order.values.cpu().numpy(), relevance.cpu().numpy()
+        for i, own in enumerate(np.split(ranks, ends[:-1])):
+            if len(own) == 0:
+                scores.append(None)
+                continue
+            curve += curve_in_order(own)
+            if protocol.ties == "expected":
+                scores.append(scores_over_tie_orders(sorted_rows[i], relevance_rows[i], protocol))
+            else:
+                scores.append(scores_in_order(own, gallery.shape[0], protocol))
+        if progress is not None:
+            progress(stop)
+    return _summary(scores, curve, query_labels.numpy(), relevant, gallery.shape[0], protocol)
+
+
+def chance_map(query_labels: Tensor, gallery_labels: Tensor) -> float:
+    """Expected mAP of galleries in random order: what an untrained system gets. AP without interpolation.
+
+    With R of N items relevant, E[AP] = (1 / N) sum_{j=1}^{N} (1 + (j - 1) (R - 1) / (N - 1)) / j; averaged
+    over the queries that have a relevant item, NaN if none has. (Interpolated AP is never below the plain
+    one, so its chance level is somewhat higher; it has no closed form.)
+
+    Args:
+        query_labels: int64 [Q] class ids.
+        gallery_labels: int64 [N].
+
+    Raises:
+        TypeError, InputError: not 1-d integer class ids, or none at all.
+
+    >>> chance_map(torch.tensor([0]), torch.tensor([0, 1]))
+    0.75
+    """
+    query_labels = check_labels("query_labels", query_labels)
+    gallery_labels = check_labels("gallery_labels", gallery_labels)
+    return _chance(_relevant_counts(query_labels, gallery_labels), len(gallery_labels))[0]
+
+
+def _chance(relevant: np.ndarray, size: int) -> tuple[float, float]:
+    """(expected mAP, expected precision at any k) of random orders, over the queries with a relevant item."""
+    counts, times = np.unique(relevant[relevant > 0], return_counts=True)
+    if len(counts) == 0:
+        return math.nan, math.nan
+    aps = [random_order_ap(int(r), size) for r in counts]
+    return float(np.average(aps, weights=times)), float(np.average(counts / size, weights=times))
+
+
+def _relevant_counts(query_labels: Tensor, gallery_labels: Tensor) -> np.ndarray:
+    """Number of gallery items of each query's class, int64 [Q]."""
+    ids, counts = np.unique(gallery_labels.numpy(), return_counts=True)
+    place = np.searchsorted(ids, query_labels.numpy()).clip(max=len(ids) - 1)
+    return np.where(ids[place] == query_labels.numpy(), counts[place], 0)
+
+
+def _summary(
+    scores: list[Scores | None],
+    curve: np.ndarray,
+    query_labels: np.ndarray,
+    relevant: np.ndarray,
+    size: int,
+    protocol: Protocol,
+) -> RetrievalResult:
+    width = 1 + len(protocol.precision_at) + len(protocol.map_at)
+    table = np.array([[s.ap, *s.precision, *s.map_at] if s else [math.nan] * width for s in scores])  # [Q, width]
+    valid = relevant > 0
+    micro = table[valid].mean(axis=0) if valid.any() else np.full(width, math.nan)
+    ids = np.unique(query_labels)
+    by_class = [table[valid & (query_labels == c)] for c in ids]
+    means = np.array([rows.mean(axis=0) if len(rows) else np.full(width, math.nan) for rows in by_class])  # [C, width]
+    present = ~np.isnan(means[:, 0])
+    macro = means[present].mean(axis=0) if present.any() else np.full(width, math.nan)
+
+    def pick(row: np.ndarray) -> tuple[dict[int, float], dict[int, float]]:
+        values = row[1:].tolist()
+        split = len(protocol.precision_at)
+        precision = dict(zip(protocol.precision_at, values[:split], strict=True))
+        return precision, dict(zip(protocol.map_at, values[split:], strict=True))
+
+    expected_map, expected_precision = _chance(relevant, size)
+    return RetrievalResult(
+        map=float(micro[0]),
+        map_macro=float(macro[0]),
+        ap=torch.from_numpy(table[:, 0].copy()),
+        precision=pick(micro)[0],
+        precision_macro=pick(macro)[0],
+        map_at=pick(micro)[1],
+        map_at_macro=pick(macro)[1],
+        per_class=dict(zip(ids.tolist(), means[:, 0].tolist(), strict=True)),
+        num_queries=len(scores),
+        num_valid_queries=int(valid.sum()),
+        gallery_size=size,
+        pr_curve=torch.from_numpy(curve / valid.sum() if valid.any() else np.full(RECALL_LEVELS, math.nan)),
+        chance_map=expected_map,
+        chance_precision=expected_precision,
+        protocol=protocol,
+    )
+
+
+def _check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    if distance == "hamming":
+        _check_codes("query", query)
+        _check_codes("gallery", gallery)
+    else:
+        query, gallery = check_embeddings("query", query), check_embeddings("gallery", gallery)
+    if query.shape[1] != gallery.shape[1]:
+        raise InputError(f"query and gallery must have one width, got {query.shape[1]} and {gallery.shape[1]} columns")
+    if query.device != gallery.device:
+        raise InputError(f"query and gallery must be on one device, got {query.device} and {gallery.device}")
+    return query, gallery
+
+
+def _plain(value: Any) -> Any:
+    """The same in types JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
