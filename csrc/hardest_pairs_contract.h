@@ -7,13 +7,13 @@
 namespace zsml {
 
 struct HardestPairsInput {
-  Tensor x, labels, modality;              // [B, D], [B], [B]; contiguous
-  Tensor refs, ref_labels, ref_modality;   // [M, D], [M], [M]; the same tensors as above where no refs were given
-  OptionalTensor exclude;                  // [B]
-  bool self;                               // no refs: an anchor is never its own partner
+  Tensor x, labels, modality;             // [B, D], [B], [B]; contiguous
+  Tensor refs, ref_labels, ref_modality;  // [M, D], [M], [M]; the same tensors as above where no refs were given
+  OptionalTensor exclude;                 // [B]
+  bool self;                              // no refs: an anchor is never its own partner
 
-  HardestPairsInput(const Tensor& x_, const Tensor& labels_, const Tensor& modality_, const OptionalTensor& refs_,
-                    const OptionalTensor& ref_labels_, const OptionalTensor& ref_modality_, const OptionalTensor& exclude_)
+  HardestPairsInput(const Tensor& x_, const Tensor& labels_, const Tensor& modality_, const OptionalTensor& refs_, const OptionalTensor& ref_labels_,
+                    const OptionalTensor& ref_modality_, const OptionalTensor& exclude_)
       : self(!refs_) {
     check_embeddings(x_, "x");
     STD_TORCH_CHECK(x_.size(0) > 0, "x must have at least one row");

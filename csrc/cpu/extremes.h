@@ -24,10 +24,10 @@ using Integer = typename IntegerOf<T>::type;  // as wide as T, so that one mask 
 // Rows packed for the tile: panel p holds rows p * width ... as [depth][width]; a last, partial panel is filled with zero rows.
 template <class T>
 struct PackedRows {
-  const T* panels;            // [ceil(count / width), depth, width]
-  const T* norm;              // [padded]  squared length; NaN for a row that must not be chosen, padding among them
-  const Integer<T>* label;    // [padded]
-  const Integer<T>* modality; // [padded]
+  const T* panels;             // [ceil(count / width), depth, width]
+  const T* norm;               // [padded]  squared length; NaN for a row that must not be chosen, padding among them
+  const Integer<T>* label;     // [padded]
+  const Integer<T>* modality;  // [padded]
   int64_t count;
 };
 

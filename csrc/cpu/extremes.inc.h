@@ -1,5 +1,6 @@
 // The body of extremes.h, included once per instruction set (see foreach_isa.h).
 #include "tile.inc.h"
+
 #include "mask.inc.h"
 
 // Per anchor and role, one running winner per vector lane: lane l of a panel sees candidates in ascending order, so a strict
@@ -67,10 +68,9 @@ void update_winners(const PackedRows<T>& anchors, const int64_t* exclude, const 
         const int64_t i = q * Tile::rows + r;
         const int64_t excluded = i < anchors.count && exclude[i] >= 0 ? exclude[i] - first : -1;
         const bool in_chunk = excluded >= 0 && excluded < candidates.count;
-        update_lanes<T>(product[r], reinterpret_cast<const Vector*>(candidates.norm + j),
-                        reinterpret_cast<const Ints*>(candidates.label + j), reinterpret_cast<const Ints*>(candidates.modality + j), index,
-                        anchors.label[i], anchors.modality[i], static_cast<Integer<T>>(in_chunk ? excluded : -1),
-                        lane_value + i * kRoles, lane_index + i * kRoles);
+        update_lanes<T>(product[r], reinterpret_cast<const Vector*>(candidates.norm + j), reinterpret_cast<const Ints*>(candidates.label + j),
+                        reinterpret_cast<const Ints*>(candidates.modality + j), index, anchors.label[i], anchors.modality[i],
+                        static_cast<Integer<T>>(in_chunk ? excluded : -1), lane_value + i * kRoles, lane_index + i * kRoles);
       }
     }
   }
@@ -96,8 +96,7 @@ void tile_product(const T* a, const T* b, int64_t depth, T* product) {
   typename Tile::Vector result[Tile::rows][Tile::vectors];
   Tile::multiply(a, b, depth, result);
   for (int i = 0; i < Tile::rows; ++i)
-    for (int v = 0; v < Tile::vectors; ++v)
-      *reinterpret_cast<typename Tile::Vector*>(product + i * Tile::cols + v * Tile::lanes) = result[i][v];
+    for (int v = 0; v < Tile::vectors; ++v) *reinterpret_cast<typename Tile::Vector*>(product + i * Tile::cols + v * Tile::lanes) = result[i][v];
 }
 
 template <class T>

@@ -25,7 +25,12 @@ class HardestPairsSearch {
   // x [B, D] and candidates [M, D] with labels and modality [B], [M]; exclude [B] or null.
   HardestPairsSearch(Rows<S> x, const int64_t* labels, const int64_t* modality, Rows<S> candidates, const int64_t* candidate_labels,
                      const int64_t* candidate_modality, const int64_t* exclude, ParallelFor parallel, int threads, Isa isa)
-      : x_(x), candidates_(candidates), exclude_(exclude, exclude + (exclude ? x.count : 0)), parallel_(parallel), threads_(threads), kernel_(extremes_kernel<T>(isa)) {
+      : x_(x),
+        candidates_(candidates),
+        exclude_(exclude, exclude + (exclude ? x.count : 0)),
+        parallel_(parallel),
+        threads_(threads),
+        kernel_(extremes_kernel<T>(isa)) {
     if (!exclude) exclude_.assign(x.count, -1);
     self_ = x.data == candidates.data && x.count == candidates.count;
     dense_ids(labels, candidate_labels, label_, candidate_label_);

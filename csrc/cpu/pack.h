@@ -97,7 +97,8 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
 // Rows [first, first + count) into panels of `width` rows: panels[ceil(count / width), depth, width] and their squared lengths.
 // A row marked as not finite becomes zeros with a NaN length, and so does the padding of the last panel.
 template <class T, class S>
-void pack(const Rows<S>& rows, int64_t first, int64_t count, int width, const Frame<T>& frame, const std::vector<uint8_t>& finite, T* panels, T* norm) {
+void pack(const Rows<S>& rows, int64_t first, int64_t count, int width, const Frame<T>& frame, const std::vector<uint8_t>& finite, T* panels,
+          T* norm) {
   for (int64_t start = 0; start < count; start += width) {
     T* panel = panels + start * rows.depth;
     for (int r = 0; r < width; ++r) {

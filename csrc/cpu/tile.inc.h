@@ -29,10 +29,9 @@ struct Tile {
   // Accumulators rows x 2, plus two vectors of B, plus one broadcast where it cannot be a memory operand.
   static constexpr int rows = ZSML_VECTOR_REGISTERS == 32 ? 14 : 6;
 
-  static inline __attribute__((always_inline)) void multiply(
-      const T* __restrict a,  // [k, rows], packed
-      const T* __restrict b,  // [k, cols], packed and aligned to ZSML_VECTOR_BYTES
-      int64_t depth, Vector (&product)[rows][vectors]) {
+  // a: [depth, rows], packed; b: [depth, cols], packed and aligned to ZSML_VECTOR_BYTES
+  static inline __attribute__((always_inline)) void multiply(const T* __restrict a, const T* __restrict b, int64_t depth,
+                                                             Vector (&product)[rows][vectors]) {
     Vector sum[rows][vectors] = {};
     for (int64_t k = 0; k < depth; ++k) {
       const Vector b0 = *reinterpret_cast<const Vector*>(b);
