@@ -1,0 +1,171 @@
+// CUDA registration of hardest_pairs and its gradient. Small batches take one launch (hardest_pairs_small.cuh); large ones go
+// through frame.cuh and hardest_pairs_tiled.cuh. Nothing here waits for the device, so a CUDA graph can capture it.
+#include <algorithm>
+#include <array>
+#include <tuple>
+
+#include "../hardest_pairs_contract.h"
+#include "common.cuh"
+#include "frame.cuh"
+#include "hardest_pairs_small.cuh"
+#include "hardest_pairs_tiled.cuh"
+#include "pair_gradient.cuh"
+
+namespace zsml::cuda {
+namespace {
+
+// Up to this many pairs, measuring each directly in one launch beats the several launches of the tiled search.
+constexpr int64_t kSmallPairs = 1 << 19;
+constexpr int64_t kSmallCandidates = 16384;  // one byte of shared memory each
+// Up to this many reads of index the gradient scans it; beyond, it sorts.
+constexpr int64_t kScanReads = int64_t{1} << 26;
+
+const int64_t* ids(const Tensor& t) { return static_cast<const int64_t*>(t.const_data_ptr()); }
+const int64_t* ids(const OptionalTensor& t) { return t ? ids(*t) : nullptr; }
+
+template <class S, class T>
+void launch_small(const HardestPairsInput& in, const Tensor& distance, const Tensor& index, cudaStream_t stream) {
+  const int64_t anchors = in.x.size(0), candidates = in.refs.size(0);
+  hardest_pairs_small<S, T><<<anchors, kSmallThreads, std::max<int64_t>(candidates, 1), stream>>>(
+      data<S>(in.x), ids(in.labels), ids(in.modality), data<S>(in.refs), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors,
+      candidates, in.x.size(1), data<T>(distance), data<int64_t>(index));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// The frame and the squared lengths of both sides in it.
+template <class S, class T>
+struct Framed {
+  Tensor finite, ref_finite, largest, shift, norm, ref_norm;
+
+  Framed(const HardestPairsInput& in, cudaStream_t stream) {
+    const ScalarType type = accumulate_type(in.x.scalar_type());
+    const int64_t depth = in.x.size(1), candidates = in.refs.size(0);
+    largest = scratch(in.x, {1}, type);
+    shift = scratch(in.x, {depth}, type);
+    const Tensor sums = scratch(in.x, {2, kStripes, depth}, ScalarType::Double);
+    STD_CUDA_CHECK(cudaMemsetAsync(data<T>(largest), 0, sizeof(T), stream));
+    inspect(in.refs, ref_finite, stream);
+    if (in.self) finite = ref_finite;
+    else inspect(in.x, finite, stream);
+    sum_columns<S, T><<<dim3(ceil_div(depth, kColumnsPerBlock), kStripes), dim3(kColumnsPerBlock, kStripeRows), 0, stream>>>(
+        data<S>(in.refs), data<uint8_t>(ref_finite), candidates, depth, data<T>(largest), data<double>(sums), data<double>(sums) + kStripes * depth);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    choose_shift<T><<<1, kShiftThreads, 0, stream>>>(data<double>(sums), data<double>(sums) + kStripes * depth, data<uint8_t>(ref_finite), candidates,
+                                                     depth, data<T>(shift));
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    measure(in.refs, ref_finite, ref_norm, stream);
+    if (in.self) norm = ref_norm;
+    else measure(in.x, finite, norm, stream);
+  }
+
+ private:
+  static constexpr int64_t kRowsPerBlock = kRowThreads / kWarp;
+
+  void inspect(const Tensor& rows, Tensor& out, cudaStream_t stream) {
+    out = scratch(rows, {std::max<int64_t>(rows.size(0), 1)}, ScalarType::Byte);
+    if (rows.size(0) == 0) return;
+    inspect_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(data<S>(rows), rows.size(0), rows.size(1), data<uint8_t>(out),
+                                                                                          data<T>(largest));
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  void measure(const Tensor& rows, const Tensor& usable, Tensor& out, cudaStream_t stream) {
+    out = scratch(rows, {std::max<int64_t>(rows.size(0), 1)}, accumulate_type(rows.scalar_type()));
+    if (rows.size(0) == 0) return;
+    measure_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(data<S>(rows), data<uint8_t>(usable), rows.size(0),
+                                                                                          rows.size(1), data<T>(largest), data<T>(shift), data<T>(out));
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+template <class S, class T>
+void launch_tiled(const HardestPairsInput& in, const Tensor& distance, const Tensor& index, cudaStream_t stream) {
+  using Shape = TileShape<T>;
+  const int64_t anchors = in.x.size(0), candidates = in.refs.size(0), depth = in.x.size(1);
+  const Framed<S, T> frame(in, stream);
+  // Few anchors: share the candidates out over more blocks. About 512 blocks fill any present device.
+  const int64_t anchor_tiles = ceil_div(anchors, Shape::height);
+  const int64_t splits = std::clamp<int64_t>(ceil_div(512, anchor_tiles), 1, std::clamp<int64_t>(ceil_div(candidates, Shape::width), 1, 64));
+  const Tensor value = scratch(in.x, {splits, kRoles, anchors}, accumulate_type(in.x.scalar_type()));
+  const Tensor where = scratch(in.x, {splits, kRoles, anchors}, ScalarType::Long);
+  const PartialWinners<T> partial{data<T>(value), data<int64_t>(where)};
+  search_tiles<S, T><<<dim3(anchor_tiles, splits), Shape::threads, 0, stream>>>(
+      data<S>(in.x), data<uint8_t>(frame.finite), ids(in.labels), ids(in.modality), data<S>(in.refs), data<uint8_t>(frame.ref_finite),
+      data<T>(frame.ref_norm), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors, candidates, depth, data<T>(frame.largest),
+      data<T>(frame.shift), partial);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  finish_anchors<S, T><<<anchors, kRoles * kWarp, 0, stream>>>(
+      data<S>(in.x), data<uint8_t>(frame.finite), data<T>(frame.norm), ids(in.labels), ids(in.modality), data<S>(in.refs),
+      data<uint8_t>(frame.ref_finite), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors, candidates, depth,
+      data<T>(frame.largest), partial, static_cast<int>(splits), data<T>(distance), data<int64_t>(index));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// aten::sort.stable: (values, indices), ascending.
+std::tuple<Tensor, Tensor> stable_sort(const Tensor& t) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 4> stack{from(t), from(std::optional<bool>(true)), from(int64_t{0}), from(false)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
+  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
+}
+
+template <class S, class T>
+void launch_gradient(const HardestPairsGradientInput& in, bool own, bool incoming, const Tensor& out, cudaStream_t stream) {
+  const int64_t rows = out.size(0), anchors = in.x.size(0), depth = in.x.size(1);
+  if (rows == 0) return;
+  Tensor sorted, order;
+  const bool sort = incoming && kRoles * anchors > kScanReads / rows;
+  if (sort) std::tie(sorted, order) = stable_sort(torch::stable::view(in.index, {kRoles * anchors}));
+  const Pairs<S, T> pairs{data<S>(in.x), data<S>(in.refs), data<T>(in.grad), data<T>(in.distance), ids(in.index), anchors, depth};
+  pair_gradient<S, T><<<dim3(rows, ceil_div(depth, kGradientColumns)), kGradientThreads, 0, stream>>>(
+      pairs, own, incoming, sort ? ids(sorted) : nullptr, sort ? ids(order) : nullptr, data<S>(out));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> hardest_pairs(const Tensor& x, const Tensor& labels, const Tensor& modality, const OptionalTensor& refs,
+                                         const OptionalTensor& ref_labels, const OptionalTensor& ref_modality, const OptionalTensor& exclude,
+                                         [[maybe_unused]] int64_t precision) {  // v1 always searches in full precision
+  const HardestPairsInput in(x, labels, modality, refs, ref_labels, ref_modality, exclude);
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const cudaStream_t stream = current_stream(x);
+  const int64_t anchors = in.x.size(0), candidates = in.refs.size(0);
+  Tensor distance = scratch(x, {kRoles, anchors}, accumulate_type(x.scalar_type()));
+  Tensor index = scratch(x, {kRoles, anchors}, ScalarType::Long);
+  const bool small = candidates <= kSmallCandidates && candidates <= kSmallPairs / anchors;
+  with_element_type(x.scalar_type(), [&](auto element) {
+    using S = decltype(element);
+    using T = typename Accumulate<S>::type;
+    if (small) launch_small<S, T>(in, distance, index, stream);
+    else launch_tiled<S, T>(in, distance, index, stream);
+  });
+  return {distance, index};
+}
+
+std::tuple<Tensor, Tensor> hardest_pairs_backward(const Tensor& grad, const Tensor& x, const OptionalTensor& refs, const Tensor& distance,
+                                                  const Tensor& index, bool need_x, bool need_refs) {
+  const HardestPairsGradientInput in(grad, x, refs, distance, index);
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const cudaStream_t stream = current_stream(x);
+  Tensor grad_x = scratch(x, {need_x ? in.x.size(0) : 0, in.x.size(1)}, x.scalar_type());
+  Tensor grad_refs = scratch(x, {need_refs ? in.refs.size(0) : 0, in.x.size(1)}, x.scalar_type());
+  with_element_type(x.scalar_type(), [&](auto element) {
+    using S = decltype(element);
+    using T = typename Accumulate<S>::type;
+    launch_gradient<S, T>(in, true, in.self, grad_x, stream);
+    launch_gradient<S, T>(in, false, true, grad_refs, stream);
+  });
+  return {grad_x, grad_refs};
+}
+
+std::string cuda_architectures() { return ZSML_CUDA_TARGETS; }
+
+}  // namespace zsml::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(zsml, CUDA, m) {
+  m.impl("hardest_pairs", TORCH_BOX(&zsml::cuda::hardest_pairs));
+  m.impl("hardest_pairs_backward", TORCH_BOX(&zsml::cuda::hardest_pairs_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(zsml, CompositeExplicitAutograd, m) { m.impl("cuda_architectures", TORCH_BOX(&zsml::cuda::cuda_architectures)); }

@@ -1,0 +1,185 @@
+// hardest_pairs for large batches: tiles of the product x refs^T in registers, reduced where they stand.
+//
+// Ladder (numbers belong to bench/results; none is claimed here before a GPU has run it):
+//   v1  SIMT tile in shared memory, 8 x 8 products per thread, row minima and maxima by half-warp shuffles, candidates split
+//       over the grid so that few anchors still fill the device. Full float32 for every input type.  <- shipped
+//   next  tensor-core products (bf16/fp16 natively, float32 split in three tf32 parts), symmetric tiles when refs is x.
+//
+// Every product is one chain of fused multiply-adds over k = 0, 1, ..., wherever the tile lies: equal rows give bit-equal
+// products, which is what keeps ties ties.
+#pragma once
+
+#include "warp.cuh"
+
+namespace zsml::cuda {
+
+template <class T>
+struct TileShape {  // 16 x 16 threads, each rows x cols products
+  static constexpr int threads = 256;
+  static constexpr int rows = sizeof(T) == 8 ? 4 : 8, cols = rows;
+  static constexpr int height = 16 * rows, width = 16 * cols, step = 16;
+};
+
+// What the tiles of one grid row found: value is |b|^2 - 2 a.b in the frame.
+template <class T>
+struct PartialWinners {
+  T* value;        // [splits, 4, B]
+  int64_t* index;  // [splits, 4, B]
+};
+
+// One step of the product: `step` columns of `extent` rows into shared memory, transposed, in the frame.
+template <class S, class T, int extent>
+__device__ void load_tile(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t first, int64_t count, int64_t depth,
+                          int64_t k0, T scale, const T* __restrict__ shift, T (*tile)[extent + 4]) {
+  using Shape = TileShape<T>;
+  const int k = threadIdx.x % Shape::step;
+  for (int r = threadIdx.x / Shape::step; r < extent; r += Shape::threads / Shape::step) {
+    const int64_t row = first + r;
+    const bool inside = row < count && k0 + k < depth && finite[row];
+    tile[k][r] = inside ? static_cast<T>(rows[row * depth + k0 + k]) * scale - shift[k0 + k] : T(0);
+  }
+}
+
+// grid (anchor tiles, splits): each block goes through its share of the candidate tiles for `height` anchors.
+template <class S, class T>
+__global__ void __launch_bounds__(TileShape<T>::threads) search_tiles(
+    const S* __restrict__ x, const uint8_t* __restrict__ finite, const int64_t* __restrict__ labels, const int64_t* __restrict__ modality,
+    const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite, const T* __restrict__ ref_norm,
+    const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality,
+    const int64_t* __restrict__ exclude, bool self, int64_t anchors, int64_t candidates, int64_t depth,
+    const T* __restrict__ largest, const T* __restrict__ shift, PartialWinners<T> out) {
+  using Shape = TileShape<T>;
+  __shared__ T a_tile[Shape::step][Shape::height + 4];
+  __shared__ T b_tile[Shape::step][Shape::width + 4];
+  __shared__ T b_norm[Shape::width];
+  __shared__ int64_t b_label[Shape::width], b_modality[Shape::width];
+  __shared__ T best_value[kRoles][Shape::height];
+  __shared__ int64_t best_index[kRoles][Shape::height];
+
+  const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+  const int64_t first_anchor = blockIdx.x * static_cast<int64_t>(Shape::height);
+  const T scale = frame_scale(*largest);
+  for (int at = threadIdx.x; at < kRoles * Shape::height; at += Shape::threads) {
+    best_value[at / Shape::height][at % Shape::height] = worst<T>(at / Shape::height);
+    best_index[at / Shape::height][at % Shape::height] = -1;
+  }
+  const int64_t tiles = (candidates + Shape::width - 1) / Shape::width;
+  const int64_t tile_begin = tiles * blockIdx.y / gridDim.y, tile_end = tiles * (blockIdx.y + 1) / gridDim.y;
+
+  for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+    const int64_t first = tile * Shape::width;
+    for (int c = threadIdx.x; c < Shape::width; c += Shape::threads) {
+      const bool inside = first + c < candidates;
+      b_norm[c] = inside ? ref_norm[first + c] : static_cast<T>(NAN);  // NaN compares false: never chosen
+      b_label[c] = inside ? ref_labels[first + c] : 0;
+      b_modality[c] = inside ? ref_modality[first + c] : 0;
+    }
+    T product[Shape::rows][Shape::cols] = {};
+    for (int64_t k0 = 0; k0 < depth; k0 += Shape::step) {
+      load_tile<S, T, Shape::height>(x, finite, first_anchor, anchors, depth, k0, scale, shift, a_tile);
+      load_tile<S, T, Shape::width>(refs, ref_finite, first, candidates, depth, k0, scale, shift, b_tile);
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < Shape::step; ++k) {
+        T a[Shape::rows], b[Shape::cols];
+#pragma unroll
+        for (int r = 0; r < Shape::rows; ++r) a[r] = a_tile[k][ty * Shape::rows + r];
+#pragma unroll
+        for (int c = 0; c < Shape::cols; ++c) b[c] = b_tile[k][tx + 16 * c];
+#pragma unroll
+        for (int r = 0; r < Shape::rows; ++r)
+#pragma unroll
+          for (int c = 0; c < Shape::cols; ++c) product[r][c] += a[r] * b[c];
+      }
+      __syncthreads();
+    }
+
+    // The 16 threads of a half-warp hold one row of the tile between them. Columns ascend with c, so a strict comparison keeps
+    // the lowest index within a thread; beats() settles ties between threads.
+#pragma unroll
+    for (int r = 0; r < Shape::rows; ++r) {
+      const int row = ty * Shape::rows + r;
+      const int64_t i = first_anchor + row;
+      const bool live = i < anchors;
+      const int64_t own_label = live ? labels[i] : 0, own_modality = live ? modality[i] : 0;
+      const int64_t skipped = !live ? -1 : self ? i : exclude ? exclude[i] : -1;
+      T best[kRoles];
+      int64_t where[kRoles];
+#pragma unroll
+      for (int role = 0; role < kRoles; ++role) best[role] = worst<T>(role), where[role] = -1;
+#pragma unroll
+      for (int c = 0; c < Shape::cols; ++c) {
+        const int column = tx + 16 * c;
+        const T value = b_norm[column] - (product[r][c] + product[r][c]);
+        const int own_role = role_of(b_label[column] == own_label, b_modality[column] == own_modality);
+        const bool allowed = first + column != skipped;
+#pragma unroll
+        for (int role = 0; role < kRoles; ++role)
+          if (allowed && role == own_role && beats(role, value, first + column, best[role], where[role])) best[role] = value, where[role] = first + column;
+      }
+#pragma unroll
+      for (int role = 0; role < kRoles; ++role) {
+        for (int step = 8; step > 0; step /= 2) {
+          const T value = __shfl_xor_sync(kAllLanes, best[role], step);
+          const int64_t j = __shfl_xor_sync(kAllLanes, where[role], step);
+          if (beats(role, value, j, best[role], where[role])) best[role] = value, where[role] = j;
+        }
+        if (tx == 0 && beats(role, best[role], where[role], best_value[role][row], best_index[role][row]))
+          best_value[role][row] = best[role], best_index[role][row] = where[role];
+      }
+    }
+    __syncthreads();
+  }
+
+  __syncthreads();
+  for (int at = threadIdx.x; at < kRoles * Shape::height; at += Shape::threads) {
+    const int role = at / Shape::height, row = at % Shape::height;
+    if (first_anchor + row >= anchors) continue;
+    const int64_t to = (blockIdx.y * static_cast<int64_t>(kRoles) + role) * anchors + first_anchor + row;
+    out.value[to] = best_value[role][row];
+    out.index[to] = best_index[role][row];
+  }
+}
+
+// One block per anchor, one warp per role: merges the splits, looks again at a doubtful winner, and measures the pair exactly.
+template <class S, class T>
+__global__ void __launch_bounds__(kRoles* kWarp) finish_anchors(
+    const S* __restrict__ x, const uint8_t* __restrict__ finite, const T* __restrict__ norm, const int64_t* __restrict__ labels,
+    const int64_t* __restrict__ modality, const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite,
+    const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality, const int64_t* __restrict__ exclude, bool self,
+    int64_t anchors, int64_t candidates, int64_t depth, const T* __restrict__ largest, PartialWinners<T> partial, int splits,
+    T* __restrict__ distance, int64_t* __restrict__ index) {
+  const int64_t i = blockIdx.x;
+  const int role = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int64_t at = role * anchors + i;
+  if (!finite[i]) {
+    if (lane == 0) distance[at] = static_cast<T>(NAN), index[at] = -1;
+    return;
+  }
+  T best = worst<T>(role);
+  int64_t where = -1;
+  for (int s = 0; s < splits; ++s) {  // every lane the same: a handful of values, and no exchange needed
+    const int64_t from = (s * static_cast<int64_t>(kRoles) + role) * anchors + i;
+    if (beats(role, partial.value[from], partial.index[from], best, where)) best = partial.value[from], where = partial.index[from];
+  }
+  if (where < 0) {
+    if (lane == 0) distance[at] = best, index[at] = -1;
+    return;
+  }
+  const T scale = frame_scale(*largest);
+  const S* anchor = x + i * depth;
+  if (best + norm[i] < static_cast<T>(kTrustedFraction) * norm[i]) {
+    const int64_t skipped = self ? i : exclude ? exclude[i] : -1;
+    const int64_t own_label = labels[i], own_modality = modality[i];
+    best = worst<T>(role), where = -1;
+    for (int64_t j = 0; j < candidates; ++j) {
+      if (j == skipped || !ref_finite[j] || role_of(ref_labels[j] == own_label, ref_modality[j] == own_modality) != role) continue;
+      const T squared = warp_squared_distance(anchor, refs + j * depth, depth, scale);
+      if (beats(role, squared, j, best, where)) best = squared, where = j;
+    }
+  }
+  const T squared = warp_squared_distance(anchor, refs + where * depth, depth, scale);
+  if (lane == 0) distance[at] = sqrt(squared) / scale, index[at] = where;
+}
+
+}  // namespace zsml::cuda
