@@ -71,7 +71,7 @@ def unpack_bits(codes: Tensor, b: int) -> Tensor:
     >>> unpack_bits(torch.tensor([[5]], dtype=torch.uint8), 3)
     tensor([[ True, False,  True]])
     """
-    _check_codes("codes", codes)
+    check_codes("codes", codes)
     width = codes.shape[1]
     if isinstance(b, bool) or not isinstance(b, int):
         raise TypeError(f"b must be an int, got {type(b).__name__}")
@@ -212,7 +212,8 @@ def _kind(value: object) -> str:
     return f"a {value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _check_codes(name: str, codes: Tensor) -> None:
+def check_codes(name: str, codes: Tensor) -> None:
+    """Packed codes: a uint8 matrix with rows and bytes."""
     if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
         raise TypeError(f"{name} must be packed codes, a uint8 tensor (see zsml.ops.pack_bits), got {_kind(codes)}")
     if codes.dim() != 2:
@@ -222,8 +223,8 @@ def _check_codes(name: str, codes: Tensor) -> None:
 
 
 def _check_pair(q: Tensor, g: Tensor) -> None:
-    _check_codes("q", q)
-    _check_codes("g", g)
+    check_codes("q", q)
+    check_codes("g", g)
     if q.shape[1] != g.shape[1]:
         raise InputError(f"q and g must be codes of one width, got {q.shape[1]} and {g.shape[1]} bytes per row")
     if q.device != g.device:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zsml.errors import InputError
-from zsml.ops.hamming import _check_codes
+from zsml.ops.hamming import check_codes
 from zsml.retrieval.average_precision import (
     RECALL_LEVELS,
     Scores,
@@ -273,15 +273,15 @@ def _summary(
 
 
 def _check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    if isinstance(query, Tensor) and isinstance(gallery, Tensor) and query.device != gallery.device:
+        raise InputError(f"query and gallery must be on one device, got {query.device} and {gallery.device}")
     if distance == "hamming":
-        _check_codes("query", query)
-        _check_codes("gallery", gallery)
+        check_codes("query", query)
+        check_codes("gallery", gallery)
     else:
         query, gallery = check_embeddings("query", query), check_embeddings("gallery", gallery)
     if query.shape[1] != gallery.shape[1]:
         raise InputError(f"query and gallery must have one width, got {query.shape[1]} and {gallery.shape[1]} columns")
-    if query.device != gallery.device:
-        raise InputError(f"query and gallery must be on one device, got {query.device} and {gallery.device}")
     return query, gallery
 
 

@@ -97,11 +97,11 @@ class ITQ:
         if X.shape[1] < self.bits:
             raise InputError(f"bits={self.bits} needs embeddings of at least that width, got X with {X.shape[1]} columns")
         x = X.detach().to(torch.float64)
+        if (x == x[0]).all():
+            raise InputError("X has identical rows only: there is no direction to quantise")
         mean = x.mean(dim=0)
         x = x - mean
         variance, directions = torch.linalg.eigh(x.T @ x / x.shape[0])  # ascending
-        if not variance[-1] > 0:
-            raise InputError("X has identical rows only: there is no direction to quantise")
         projection = directions.flip(1)[:, : self.bits]  # [D, b]
         # An eigenvector's sign is arbitrary; fix it, so that library and device do not decide the codes.
         peak = projection.gather(0, projection.abs().argmax(dim=0, keepdim=True))
