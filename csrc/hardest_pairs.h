@@ -16,6 +16,7 @@
 // This header is what both devices share, without torch: the meaning of the rows, and how a search may rank candidates.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #ifdef __CUDACC__
@@ -43,5 +44,13 @@ constexpr double kTrustedFraction = 1.0 / 32.0;
 // (squared), the search subtracts it first. Distances do not change under a common shift. Below the threshold nothing is
 // subtracted, so that small integers stay exact and mathematically equal distances stay equal.
 constexpr double kCentreAbove = 16.0;
+
+// What is subtracted is the mean on a grid as coarse as the spread allows, a power of two: coordinates that lie on a coarser or
+// equal grid of their own (integers, say) then stay on one, their products stay exact, and ties stay ties.
+ZSML_HD double snapped(double mean, double variance, int64_t depth) {
+  if (!(variance > 0)) return mean;
+  const double grid = ldexp(1.0, ilogb(sqrt(variance / static_cast<double>(depth))));
+  return rint(mean / grid) * grid;
+}
 
 }  // namespace zsml

@@ -17,6 +17,7 @@ struct HardestPairsInput {
       : self(!refs_) {
     check_embeddings(x_, "x");
     STD_TORCH_CHECK(x_.size(0) > 0, "x must have at least one row");
+    STD_TORCH_CHECK(x_.size(1) > 0, "x must have at least one column");
     check_ids(labels_, "labels", x_.size(0), x_);
     check_ids(modality_, "modality", x_.size(0), x_);
     STD_TORCH_CHECK(self == !ref_labels_ && self == !ref_modality_, "refs, ref_labels and ref_modality go together");

@@ -69,9 +69,9 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
       for (int64_t j = candidates.count * s / stripes; j < candidates.count * (s + 1) / stripes; ++j) {
         if (!finite[j]) continue;
         double* own = sum.data() + s * depth;
-        T length = 0;
+        double length = 0;
         for (int64_t k = 0; k < depth; ++k) {
-          const T value = static_cast<T>(candidates.row(j)[k]) * frame.scale;
+          const double value = static_cast<T>(candidates.row(j)[k]) * frame.scale;
           own[k] += value;
           length += value * value;
         }
@@ -90,7 +90,7 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
   }
   const double variance = std::max(0.0, total / n - mean_squared);
   if (mean_squared > kCentreAbove * variance)
-    for (int64_t k = 0; k < depth; ++k) frame.shift[k] = static_cast<T>(sum[k]);
+    for (int64_t k = 0; k < depth; ++k) frame.shift[k] = static_cast<T>(snapped(sum[k], variance, depth));
   return frame;
 }
 
