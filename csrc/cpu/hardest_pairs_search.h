@@ -60,6 +60,9 @@ class HardestPairsSearch {
  private:
   using I = Integer<T>;
 
+  // Scaled squared lengths below this may have lost digits to underflow.
+  static constexpr T kVanishing = std::numeric_limits<T>::min() / (std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon());
+
   static T worst(int role) { return is_positive(role) ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
 
   void dense_ids(const int64_t* own, const int64_t* other, std::vector<I>& own_ids, std::vector<I>& other_ids) const {
@@ -124,7 +127,7 @@ class HardestPairsSearch {
         distance[at] = std::numeric_limits<T>::quiet_NaN();
         index[at] = -1;
       } else if (index[at] >= 0) {
-        doubtful[role] = distance[at] + own_norm_[i] < T(kTrustedFraction) * own_norm_[i];
+        doubtful[role] = distance[at] + own_norm_[i] < T(kTrustedFraction) * own_norm_[i] + kVanishing;
         any_doubtful |= doubtful[role];
       }
     }
@@ -132,17 +135,18 @@ class HardestPairsSearch {
     if (any_doubtful) measure_again(i, doubtful, index);
     for (int role = 0; role < kRoles; ++role) {
       const int64_t at = role * x_.count + i;
-      if (index[at] >= 0) distance[at] = std::sqrt(squared_distance(x_.row(i), candidates_.row(index[at]), x_.depth, frame_.scale)) / frame_.scale;
+      if (index[at] >= 0) distance[at] = exact_distance<T>(x_.row(i), candidates_.row(index[at]), x_.depth);
     }
   }
 
   void measure_again(int64_t i, const bool (&doubtful)[kRoles], int64_t* index) const {
-    T best[kRoles];
+    double best[kRoles];
     for (int role = 0; role < kRoles; ++role) best[role] = worst(role);
     for (int64_t j = 0; j < candidates_.count; ++j) {
       const int role = role_of(candidate_label_[j] == label_[i], candidate_modality_[j] == modality_[i]);
-      if (!doubtful[role] || !candidate_finite_[j] || j == exclude_[i]) continue;
-      const T d = squared_distance(x_.row(i), candidates_.row(j), x_.depth, frame_.scale);
+      if (!doubtful[role] || !candidate_finite_[j] || j == exclude_[i] || (best[role] == 0 && !is_positive(role))) continue;
+      // double: one outlier sets the scale of the frame, and float squares of what is small beside it would vanish
+      const double d = squared_distance<double>(x_.row(i), candidates_.row(j), x_.depth, frame_.scale);
       if (is_positive(role) ? d > best[role] : d < best[role]) {
         best[role] = d;
         index[role * x_.count + i] = j;

@@ -52,11 +52,17 @@ T largest_coordinate(const Rows<S>& rows, std::vector<uint8_t>& finite, Parallel
   return *std::max_element(largest, largest + stripes);
 }
 
+// About 1 / value; never so large or small that dividing by it again leaves the range of T.
+template <class T>
+T power_of_two_near_inverse(T value) {
+  const int limit = std::numeric_limits<T>::max_exponent - 8;
+  return std::ldexp(T(1), std::clamp(-std::ilogb(value), -limit, limit));
+}
+
 template <class T, class S>
 Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& finite, T largest, ParallelFor parallel) {
   Frame<T> frame;
-  const int limit = std::numeric_limits<T>::max_exponent - 8;
-  if (largest > 0) frame.scale = std::ldexp(T(1), std::clamp(-std::ilogb(largest), -limit, limit));
+  if (largest > 0) frame.scale = power_of_two_near_inverse(largest);
   const int64_t depth = candidates.depth;
   frame.shift.assign(depth, T(0));
 
@@ -133,6 +139,19 @@ T squared_distance(const S* a, const S* b, int64_t depth, T scale) {
   for (int step = lanes / 2; step > 0; step /= 2)
     for (int l = 0; l < step; ++l) sum[l] += sum[l + step];
   return sum[0];
+}
+
+// sqrt(sum_k (a_k - b_k)^2); where the plain sum would over- or underflow, in units of the largest difference.
+template <class T, class S>
+T exact_distance(const S* a, const S* b, int64_t depth) {
+  constexpr T smallest = std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon();
+  const T plain = squared_distance<T>(a, b, depth, T(1));
+  if (plain > smallest && plain <= std::numeric_limits<T>::max()) return std::sqrt(plain);
+  T largest = 0;
+  for (int64_t k = 0; k < depth; ++k) largest = std::max(largest, std::abs(static_cast<T>(a[k]) - static_cast<T>(b[k])));
+  if (largest == T(0) || std::isinf(largest)) return largest;
+  const T scale = power_of_two_near_inverse(largest);
+  return std::sqrt(squared_distance<T>(a, b, depth, scale)) / scale;
 }
 
 }  // namespace zsml::cpu

@@ -13,7 +13,7 @@ namespace zsml::cpu {
 template <class S, class T>
 class PairGradient {
  public:
-  // grad, distance, index: [4, B]. Pairs without a partner or at distance 0 contribute nothing.
+  // grad, distance, index: [4, B]. Pairs without a partner, at distance 0 or too far apart for T contribute nothing.
   PairGradient(Rows<S> x, Rows<S> refs, const T* grad, const T* distance, const int64_t* index, ParallelFor parallel)
       : x_(x), refs_(refs), grad_(grad), distance_(distance), index_(index), parallel_(parallel) {}
 
@@ -51,7 +51,7 @@ class PairGradient {
     std::vector<int64_t> start, pair;
   };
 
-  bool counts(int64_t at) const { return index_[at] >= 0 && distance_[at] > T(0); }
+  bool counts(int64_t at) const { return index_[at] >= 0 && distance_[at] > T(0) && distance_[at] <= std::numeric_limits<T>::max(); }
   T weight(int64_t at) const { return grad_[at] / distance_[at]; }
   int64_t grain() const { return 1 + 4096 / (x_.depth + 1); }
 
