@@ -89,7 +89,7 @@ class RetrievalResult:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("ap", "protocol")}
         values["pr_curve"] = self.pr_curve.tolist()
         values["protocol"] = asdict(self.protocol) | {"sentence": self.protocol.sentence()}
-        return _plain(values)
+        return as_plain(values)
 
 
 @torch.no_grad()
@@ -285,10 +285,10 @@ def _check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, 
     return query, gallery
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """The same in types JSON knows."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

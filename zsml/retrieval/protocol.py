@@ -101,12 +101,14 @@ PRESETS: dict[str, Protocol] = {
 def make_protocol(preset: str | None, **changes: Any) -> Protocol:
     """The preset (or the defaults) with ``changes``; a preset that was changed says so in its name.
 
-    >>> make_protocol("sake", distance="hamming").name
+    Hamming distance is no change: it is what these systems compare codes with (or a distance of the same order).
+
+    >>> make_protocol("sake", distance="cosine").name
     'sake (changed: distance)'
     """
     if preset is not None and preset not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)} or None, got {preset!r}")
     base = PRESETS[preset] if preset is not None else Protocol()
     made = replace(base, **changes)
-    changed = [field for field in changes if getattr(made, field) != getattr(base, field)]
+    changed = [name for name in changes if getattr(made, name) not in (getattr(base, name), "hamming")]
     return replace(made, name=f"{preset} (changed: {', '.join(changed)})") if preset and changed else made

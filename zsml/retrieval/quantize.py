@@ -101,7 +101,7 @@ class ITQ:
             raise InputError("X has identical rows only: there is no direction to quantise")
         mean = x.mean(dim=0)
         x = x - mean
-        variance, directions = torch.linalg.eigh(x.T @ x / x.shape[0])  # ascending
+        _, directions = torch.linalg.eigh(x.T @ x / x.shape[0])  # ascending
         projection = directions.flip(1)[:, : self.bits]  # [D, b]
         # An eigenvector's sign is arbitrary; fix it, so that library and device do not decide the codes.
         peak = projection.gather(0, projection.abs().argmax(dim=0, keepdim=True))
