@@ -1,0 +1,7 @@
+"""`python -m zsml`."""
+
+import sys
+
+from zsml.cli import main
+
+sys.exit(main())

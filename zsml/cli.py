@@ -1,0 +1,108 @@
+"""The command line: `zsml train | evaluate | embed | data | info | demo`, also as `python -m zsml`.
+
+Results go to stdout, as text or with --json as one JSON object; messages and progress bars go to stderr. Exit status: 0 done,
+1 failed, 2 bad arguments or data, 130 interrupted. ZSML_LOG=debug shows the traceback of a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+from tyro.conf import subcommand
+
+from zsml.commands import Data, Demo, Embed, Evaluate, Info, Train
+from zsml.engine.config_file import merged, read_toml
+from zsml.errors import InputError
+
+HELP = {
+    "train": """Train a system on the seen classes of a data set.
+
+Example: zsml train mathm --data folder --root PATH --arch cse_resnet50 --epochs 40 --out runs/x""",
+    "evaluate": """Measure retrieval among the unseen classes and write a report with examples.
+
+Example: zsml evaluate runs/x --bits 64""",
+    "embed": """Write the embeddings of a part of the data as safetensors, with a table of what each row is.
+
+Example: zsml embed runs/x --part test --modality photo""",
+    "data": """Show classes, counts and split of a data set.
+
+Example: zsml data folder --root PATH --unseen 2 --sheet sheet.png""",
+    "info": """Show what runs on this machine: kernels, versions, devices.
+
+Example: zsml info --json""",
+    "demo": """Train on generated images and retrieve classes never seen, in a few minutes.
+
+Example: zsml demo --out runs/demo""",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv` (default: the program's arguments) and return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command = _parse(argv)
+        result = command.run()
+        print(json.dumps(result, ensure_ascii=False) if command.json else command.text(result), flush=True)
+        return 0
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except InputError as error:
+        return _fail(2, f"error: {error}")
+    except KeyboardInterrupt as error:
+        return _fail(130, str(error) or "interrupted")
+    except Exception as error:
+        return _fail(1, f"failed: {type(error).__name__}: {error} (ZSML_LOG=debug shows where)")
+
+
+def _parse(argv: list[str]) -> Any:
+    """The command, its settings laid over one another: defaults, the system's, the resumed run's, the file's, the flags'."""
+    command = _parse_flags(argv, Train())
+    if not isinstance(command, Train):
+        return command
+    layers: list[dict[str, Any]] = []
+    if command.resume is not None:
+        from zsml.engine.checkpoint import find_checkpoint, read_state
+
+        layers += [vars(read_state(find_checkpoint(command.resume))[1]), {"out": command.resume}]
+    if command.config is not None:
+        layers.append(read_toml(command.config))
+    from zsml.systems import find_system
+
+    named = _parse_flags(argv, Train(merged(*layers)))  # only now is it known which system, from the flags or the file
+    defaults = find_system(named.settings.system).defaults
+    return _parse_flags(argv, Train(merged(defaults, *layers)))
+
+
+def _parse_flags(argv: list[str], train: Train) -> Any:
+    commands = [Train, Evaluate, Embed, Data, Info, Demo]
+    named = [
+        Annotated[
+            command,
+            subcommand(
+                command.__name__.lower(),
+                description=HELP[command.__name__.lower()],
+                **({"default": train} if command is Train else {}),
+            ),
+        ]
+        for command in commands
+    ]
+    return tyro.cli(
+        Union[tuple(named)],  # noqa: UP007 (made at run time)
+        args=argv,
+        prog="zsml",
+        description="Zero-shot sketch-based image retrieval: train, evaluate and use embedding networks.",
+    )
+
+
+def _fail(status: int, message: str) -> int:
+    if os.environ.get("ZSML_LOG") == "debug":
+        traceback.print_exc()
+    print(message, file=sys.stderr, flush=True)
+    return status

@@ -1,0 +1,91 @@
+"""What a data set holds: classes, counts, split, and a sheet of examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from zsml.data import load_dataset
+from zsml.engine.config import TrainConfig
+from zsml.errors import CorruptImage, InputError
+
+THUMBNAIL, PER_MODALITY, LABEL_WIDTH, MOST_CLASSES = 96, 6, 150, 40  # pixels, images, pixels, rows of the sheet
+
+
+def describe(config: TrainConfig, sheet: Path | None = None) -> dict[str, Any]:
+    """Count the images of every class, and with `sheet` draw examples of each into a PNG file.
+
+    Returns:
+        data, root, sheet, and classes: a list of {class, split ("seen" or "unseen"), sketches, photos, held_out_sketches,
+        held_out_photos}, where held-out images are those of seen classes kept out of training.
+
+    Raises:
+        InputError: the data cannot be read, or the sheet cannot be written.
+    """
+    parts = {
+        (part, modality): _load(config, part, modality) for part in ("train", "val", "test") for modality in ("sketch", "photo")
+    }
+    rows = []
+    for part, split in (("train", "seen"), ("test", "unseen")):
+        sketches, photos = _counts(parts[part, "sketch"]), _counts(parts[part, "photo"])
+        held_out = [_counts(parts["val", modality]) if part == "train" else {} for modality in ("sketch", "photo")]
+        rows += [
+            {
+                "class": name,
+                "split": split,
+                "sketches": sketches.get(name, 0),
+                "photos": photos.get(name, 0),
+                "held_out_sketches": held_out[0].get(name, 0),
+                "held_out_photos": held_out[1].get(name, 0),
+            }
+            for name in parts[part, "photo"].classes
+        ]
+    if sheet is not None:
+        _draw_sheet(sheet, parts)
+    return {
+        "data": config.data,
+        "root": None if config.root is None else str(config.root),
+        "classes": rows,
+        "sheet": None if sheet is None else str(sheet),
+    }
+
+
+def _load(config: TrainConfig, part: str, modality: str) -> Any:
+    return load_dataset(config.data, config.root, part, modality, transform=None, **config.dataset_options())
+
+
+def _counts(dataset: Any) -> dict[str, int]:
+    counts = torch.bincount(dataset.labels, minlength=len(dataset.classes))
+    return dict(zip(dataset.classes, counts.tolist(), strict=True))
+
+
+def _draw_sheet(path: Path, parts: dict[tuple[str, str], Any]) -> None:
+    rows = [(part, label) for part in ("test", "train") for label in range(len(parts[part, "photo"].classes))][:MOST_CLASSES]
+    width = LABEL_WIDTH + 2 * PER_MODALITY * THUMBNAIL
+    canvas = Image.new("RGB", (width, THUMBNAIL * len(rows)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, (part, label) in enumerate(rows):
+        name = parts[part, "photo"].classes[label] + ("\n(unseen)" if part == "test" else "")
+        draw.text((8, row * THUMBNAIL + THUMBNAIL // 3), name, fill="black")
+        for column, modality in enumerate(("sketch", "photo")):
+            dataset = parts[part, modality]
+            own = (dataset.labels == label).nonzero().flatten()
+            chosen = own[torch.linspace(0, len(own) - 1, min(PER_MODALITY, len(own))).long()] if len(own) else own
+            for place, item in enumerate(chosen.tolist()):
+                left = LABEL_WIDTH + (column * PER_MODALITY + place) * THUMBNAIL
+                canvas.paste(_thumbnail(dataset, item), (left, row * THUMBNAIL))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        canvas.save(path, format="PNG")
+    except OSError as error:
+        raise InputError(f"--sheet {str(path)!r} cannot be written: {error.strerror}") from error
+
+
+def _thumbnail(dataset: Any, item: int) -> Image.Image:
+    try:
+        return dataset.load(item).resize((THUMBNAIL - 4, THUMBNAIL - 4))
+    except CorruptImage:
+        return Image.new("RGB", (THUMBNAIL - 4, THUMBNAIL - 4), "red")

@@ -1,0 +1,151 @@
+"""From images to embeddings, for evaluation and for use elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from zsml.data import load_dataset
+from zsml.engine.checkpoint import find_checkpoint, read_state
+from zsml.engine.config import TrainConfig
+from zsml.engine.loader import check_labels, evaluation_loader
+from zsml.engine.log import progress, say
+from zsml.errors import InputError
+from zsml.models import load_model
+
+
+@dataclass
+class Run:
+    """A finished or unfinished training, opened to be used."""
+
+    folder: Path
+    config: TrainConfig
+    model: nn.Module
+    step: int
+
+
+@dataclass
+class Embeddings:
+    """The embeddings of a data set, L2-normalised, on the CPU.
+
+    Row n is item `items[n]` of `dataset`; items whose image cannot be decoded have no row and are named in `skipped`.
+    """
+
+    dataset: Any
+    embedding: torch.Tensor  # float32 [N, D]
+    labels: torch.Tensor  # int64 [N]
+    items: torch.Tensor  # int64 [N]
+    skipped: list[str]
+
+
+def open_run(run: Path | str, device: torch.device) -> Run:
+    """Load the newest model of a run's folder, in eval mode.
+
+    Raises:
+        InputError: there is no run in the folder, or it is damaged.
+    """
+    checkpoint = find_checkpoint(run)
+    place, config, _, _ = read_state(checkpoint)
+    model = load_model(checkpoint).to(device, memory_format=torch.channels_last).eval()
+    return Run(Path(run), config, model, place.step)
+
+
+@torch.no_grad()
+def embed(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    workers: int = 0,
+    amp: torch.dtype | None = None,
+) -> Embeddings:
+    """Embed every image of a data set: h / ||h||, rows in the data set's order.
+
+    A corrupt image is left out, named and counted, unless the data set was made with strict=True.
+
+    Raises:
+        CorruptImage: at the first corrupt image of a strict data set.
+        InputError: a label is out of range, or no image could be read.
+    """
+    check_labels(dataset.labels, len(dataset.classes), f"{dataset.name} {dataset.part}")
+    was_training = model.training
+    model.eval()
+    rows, items = [], []
+    with progress(total=len(dataset), desc=f"embed {_kind(dataset)}", unit="image") as bar:
+        for start, batch in enumerate(evaluation_loader(dataset, batch_size=batch_size, workers=workers, device=device)):
+            images, _, modality, kept = batch
+            bar.update(min(batch_size, len(dataset) - start * batch_size))
+            if len(kept) == 0:
+                continue
+            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
+            with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+                output = model(images, modality.to(device, non_blocking=True))
+            rows.append(F.normalize(output.embedding.float()).cpu())  # [B, D]
+            items.append(start * batch_size + torch.as_tensor(kept))  # [B]
+    model.train(was_training)
+    if not rows:
+        raise InputError(f"none of the {len(dataset)} images of {_kind(dataset)} can be decoded; check root")
+    kept_items = torch.cat(items)
+    missing = set(range(len(dataset))) - set(kept_items.tolist())
+    skipped = [str(dataset.paths[item]) for item in sorted(missing)]
+    for path in skipped:
+        say(f"skipped corrupt image {path}")
+    return Embeddings(dataset, torch.cat(rows), dataset.labels[kept_items], kept_items, skipped)
+
+
+def load_part(config: TrainConfig, part: str, modality: str) -> Any:
+    """A part of a run's data as it is evaluated: no augmentation."""
+    return load_dataset(config.data, config.root, part, modality, transform="test", **config.dataset_options())
+
+
+def write_embeddings(out: Path, parts: list[Embeddings]) -> dict[str, Any]:
+    """Write `embeddings.safetensors` (embedding float32 [N, D], label and modality int64 [N]) and the table of its rows.
+
+    The table, `items.csv` and the same as `items.json`, has a line per row: row, id (path or name), class, label, modality.
+
+    Returns:
+        The paths written, the number of rows, their width and the images skipped.
+    """
+    table = [
+        {"id": str(part.dataset.paths[item]), "class": part.dataset.classes[label], "label": label, "modality": kind}
+        for part in parts
+        for kind in [_modality(part.dataset)]
+        for item, label in zip(part.items.tolist(), part.labels.tolist(), strict=True)
+    ]
+    table = [{"row": row, **entry} for row, entry in enumerate(table)]
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "embedding": torch.cat([part.embedding for part in parts]),
+        "label": torch.cat([part.labels for part in parts]),
+        "modality": torch.cat([torch.full_like(part.labels, part.dataset.modality) for part in parts]),
+    }
+    save_file(tensors, out / "embeddings.safetensors")
+    (out / "items.json").write_text(json.dumps(table, indent=0, ensure_ascii=False), encoding="utf-8")
+    with (out / "items.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    return {
+        "embeddings": str(out / "embeddings.safetensors"),
+        "items": str(out / "items.csv"),
+        "rows": len(table),
+        "width": tensors["embedding"].shape[1],
+        "skipped_images": [path for part in parts for path in part.skipped],
+    }
+
+
+def _modality(dataset: Any) -> str:
+    return ("sketch", "photo")[dataset.modality]
+
+
+def _kind(dataset: Any) -> str:
+    return f"{dataset.name} {dataset.part} {_modality(dataset)}s"

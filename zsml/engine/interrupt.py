@@ -1,0 +1,45 @@
+"""Ending a long job between two steps rather than within one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """The job was asked to stop (Ctrl-C or SIGTERM), saved its state and stopped; the message says how to go on."""
+
+
+class StopRequest:
+    """Becomes `requested` when a signal asks the process to stop."""
+
+    requested = False
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Within the block the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once."""
+    stop = StopRequest()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    if threading.current_thread() is not threading.main_thread():  # signals only reach the main thread
+        yield stop
+        return
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was not set from Python
+
+
+def leave_signals_to_parent(worker_id: int = 0) -> None:
+    """Set up a loader process so that Ctrl-C, which reaches it too, does not end it before the parent's step is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,77 @@
+"""The report of an evaluation: what was measured, how, and what the nearest images look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from zsml.engine.embed import Run
+from zsml.engine.evaluate import BinaryOptions, Direction, Evaluation
+from zsml.retrieval.report import QueryExample, write_report
+
+SHOWN = 10  # gallery images shown per example query
+
+
+def write_run_report(
+    out: Path, run: Run, evaluation: Evaluation, binary: BinaryOptions | None = None, *, examples: int = 12, seed: int = 0
+) -> Path:
+    """Write the report's folder (report.html, metrics.json) and return the path of `report.html`.
+
+    `examples` queries of sketch->photo, drawn with `seed` and spread over the classes, are shown with the 10 nearest gallery
+    images by the distance of the embeddings.
+    """
+    direction = evaluation.directions[0]
+    config = run.config
+    protocol = {
+        "metrics": next(iter(evaluation.results.values())).protocol.sentence(),
+        "system": config.system,
+        "model": f"{config.arch}, {config.embedding_dim}-d embedding, {config.image_size} px, step {run.step}",
+        "data": f"{config.data}, {len(direction.gallery.dataset.classes)} classes not trained on",
+        "sketch->photo": "every sketch against every photo of the unseen classes",
+        "photo->photo, sketch->sketch": "the first 10 images of each unseen class against the rest",
+        "corrupt images skipped": str(len(evaluation.skipped)),
+    }
+    if binary is not None:
+        protocol["codes"] = (
+            f"ITQ, {binary.bits} bits, fitted on the {binary.fit} embeddings, {binary.update} update, "
+            f"{'own' if binary.center == 'own' else 'fitted'} mean subtracted"
+        )
+    return write_report(
+        out,
+        title=f"{config.system}: {config.data}, unseen classes",
+        results=evaluation.results,
+        protocol=protocol,
+        classes=direction.gallery.dataset.classes,
+        examples=query_examples(direction, examples, seed),
+    )
+
+
+def query_examples(direction: Direction, count: int, seed: int) -> list[QueryExample]:
+    """Draw `count` queries, from as many classes as possible, each with its nearest gallery images."""
+    query, gallery = direction.query, direction.gallery
+    vectors = gallery.embedding[direction.gallery_rows].double()  # [N, D]
+    examples = []
+    for row in direction.query_rows[_spread(query.labels[direction.query_rows], count, seed)].tolist():
+        label = int(query.labels[row])
+        distance = (vectors - query.embedding[row].double()).norm(dim=1)  # [N]
+        results = []
+        for place in distance.argsort(stable=True)[:SHOWN].tolist():
+            hit = int(direction.gallery_rows[place])
+            hit_label = int(gallery.labels[hit])
+            image = gallery.dataset.load(int(gallery.items[hit]))
+            results.append((image, gallery.dataset.classes[hit_label], hit_label == label, float(distance[place])))
+        image = query.dataset.load(int(query.items[row]))
+        examples.append(QueryExample(direction.name, image, query.dataset.classes[label], results))
+    return examples
+
+
+def _spread(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """`count` random places of labels [Q], one of every class before a second of any."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    seen: dict[int, int] = {}
+    turns = []
+    for label in labels[shuffled].tolist():
+        turns.append(seen.setdefault(label, 0))
+        seen[label] += 1
+    return shuffled[torch.tensor(turns).argsort(stable=True)[:count]]

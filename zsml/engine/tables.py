@@ -1,0 +1,90 @@
+"""Results as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns aligned, the first to the left and the others to the right.
+
+    >>> print(table(["class", "photos"], [["dog", 12], ["horse", 7]]))
+    class  photos
+    dog        12
+    horse       7
+    """
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = []
+    for first, *others in cells:
+        aligned = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *aligned]).rstrip())
+    return "\n".join(lines)
+
+
+def results_table(results: dict[str, dict[str, Any]]) -> str:
+    """The headline numbers of `RetrievalResult.to_dict()` by direction, with what chance would give."""
+    header = ["unseen classes", "mAP", "mAP by class", "mAP@k", "P@k", "chance mAP", "queries", "gallery"]
+    rows = [
+        [
+            name,
+            number(result["map"]),
+            number(result["map_macro"]),
+            _at(result["map_at"]),
+            _at(result["precision"]),
+            number(result["chance_map"]),
+            result["num_valid_queries"],
+            result["gallery_size"],
+        ]
+        for name, result in results.items()
+    ]
+    sentence = next(iter(results.values()))["protocol"]["sentence"]
+    return f"{table(header, rows)}\n{sentence}"
+
+
+def split_table(summary: dict[str, Any]) -> str:
+    """What `describe` found: a row per class."""
+    header = ["class", "split", "sketches", "photos", "held-out sketches", "held-out photos"]
+    counts = ("sketches", "photos", "held_out_sketches", "held_out_photos")
+    rows = [[row["class"], row["split"], *(row[name] for name in counts)] for row in summary["classes"]]
+    total = [sum(row[name] for row in summary["classes"]) for name in counts]
+    unseen = sum(row["split"] == "unseen" for row in summary["classes"])
+    return table(header, [*rows, [f"{len(rows)} classes", f"{unseen} unseen", *total]])
+
+
+def info_table(info: dict[str, Any]) -> str:
+    """`zsml.info()`, a line per fact."""
+    width = max(map(len, info))
+    lines = []
+    for name, value in info.items():
+        shown = ", ".join(map(str, value)) or "none" if isinstance(value, (list, tuple)) else value
+        lines.append(f"{name.replace('_', ' '):<{width}}  {'-' if shown is None else shown}")
+    return "\n".join(lines)
+
+
+def demo_table(result: dict[str, Any]) -> str:
+    """Chance, the untrained and the trained network side by side."""
+    rows = [
+        [name, number(result[f"{key}_map"]), f"{result[f'{key}_map'] / result['chance_map']:.1f}"]
+        for name, key in (("gallery in random order", "chance"), ("untrained network", "untrained"), ("trained", "trained"))
+    ]
+    what = (
+        f"sketch->photo among {result['unseen_classes']} classes never seen in training: "
+        f"{result['queries']} sketches, {result['gallery']} photos"
+    )
+    lines = [what, table(["", "mAP@all", "x chance"], rows), result["protocol"], f"report: {result['report']}"]
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """Four decimals, the precision papers give.
+
+    >>> number(0.50824), number(None)
+    ('0.5082', '-')
+    """
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _at(values: dict[str, float]) -> str:
+    return " ".join(f"{number(value)} @{k}" for k, value in values.items()) or "-"

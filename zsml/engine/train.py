@@ -1,0 +1,226 @@
+"""The training loop: one function, read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zsml.engine.checkpoint import (
+    Place,
+    Trainee,
+    find_checkpoint,
+    full_disk_is_named,
+    newest_checkpoint,
+    read_state,
+    restore,
+    save_checkpoint,
+)
+from zsml.engine.config import TrainConfig, flag
+from zsml.engine.config_file import to_toml
+from zsml.engine.device import resolve_amp, resolve_device
+from zsml.engine.evaluate import unseen_map
+from zsml.engine.interrupt import Interrupted, StopRequest, stop_on_signal
+from zsml.engine.loader import training_loader
+from zsml.engine.log import RunLog, progress, say
+from zsml.errors import InputError
+
+if TYPE_CHECKING:
+    from zsml.systems import System
+
+# What may change when a run is resumed; anything else would make it another run.
+MAY_CHANGE = {"root", "lists", "epochs", "device", "workers", "evaluate_every", "tensorboard", "strict_images", "out"}
+
+
+class TrainingFailed(RuntimeError):
+    """The training cannot go on: the loss is not finite."""
+
+
+def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[str, Any]:
+    """Train a system and keep its last state in `config.run_dir`.
+
+    With `resume` the run in that folder goes on from its newest checkpoint; on a CPU the result is bit for bit that of a run
+    never interrupted, whatever the number of loading processes. A longer `epochs` stretches the rest of the schedule.
+
+    Returns:
+        run (the folder), checkpoint, epochs, steps, and of the last epoch loss (mean) and images_per_second, skipped_images.
+
+    Raises:
+        InputError: a setting, the data or the checkpoint is at fault, or the disk is full; names the flag.
+        TrainingFailed: the loss became infinite or not a number.
+        Interrupted: Ctrl-C or SIGTERM; everything was saved before.
+    """
+    config.validate()
+    config = _with_absolute_paths(config)
+    run = config.run_dir
+    device = resolve_device(config.device)
+    amp = resolve_amp(config.amp, device)
+    checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config)
+
+    torch.manual_seed(config.seed)
+    loader, batches, classes = training_loader(config, device)
+    objective = system.build_objective(config, len(classes)).to(device)
+    model = system.build_model(config, len(classes)).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [*model.new_parameters(), *objective.parameters()], "share": 1.0},
+            {"params": model.backbone_parameters(), "share": config.backbone_lr_factor},
+        ],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
+    trainee = Trainee(model, objective, optimizer, scaler)
+    place = Place()
+    if checkpoint is not None:
+        place, _, classes_then, _ = read_state(checkpoint)
+        if classes_then != classes:
+            raise InputError(f"--resume {run}: the seen classes are no longer those of the run; check --root {config.root}")
+        restore(checkpoint, trainee, device)
+
+    row: dict[str, Any] = {}
+    with (
+        full_disk_is_named(run),
+        RunLog(run, resume_step=place.step, tensorboard=config.tensorboard) as log,
+        stop_on_signal() as stop,
+    ):
+        (run / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        for epoch in range(place.epoch, config.epochs):
+            factor = system.lr_factor(config, epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * group["share"] * factor
+            model.freeze_backbone(epoch < config.frozen_epochs)
+            model.train()
+            objective.train()
+            batches.start_at(epoch, place.batch)
+            sums: dict[str, float] = defaultdict(float)
+            images_done, batches_done, skipped, started = 0, 0, 0, time.perf_counter()
+            bar = progress(total=config.batches_per_epoch, initial=place.batch, desc=f"epoch {epoch + 1}/{config.epochs}")
+
+            for images, labels, modality, kept in _until_stopped(loader, stop):
+                images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
+                labels, modality = labels.to(device, non_blocking=True), modality.to(device, non_blocking=True)  # [B]
+                with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+                    loss, parts = objective(model, images, labels, modality)
+                values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}}
+                if not math.isfinite(values["loss"]):
+                    raise TrainingFailed(_not_finite(run, place, values))
+                scaler.scale(loss / config.accumulate).backward()
+
+                place.batch += 1
+                batches_done += 1
+                images_done += len(kept)
+                skipped += config.classes_per_batch * 2 * config.samples_per_modality - len(kept)
+                for name, value in values.items():
+                    sums[name] += value
+                bar.update()
+                speed = images_done / (time.perf_counter() - started)
+                bar.set_postfix(loss=f"{values['loss']:.3f}", images_per_s=f"{speed:.0f}")
+                if place.batch % config.accumulate:
+                    continue
+
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+                place.step += 1
+                log.step({"epoch": epoch + 1, "step": place.step, **values})
+                if stop.requested:
+                    break
+
+            bar.close()
+            optimizer.zero_grad()
+            place.batch -= place.batch % config.accumulate  # a step cut short by a signal is done again
+            finished = place.batch == config.batches_per_epoch
+            if finished:
+                place.epoch, place.batch = epoch + 1, 0
+            save_checkpoint(run, place, trainee, config, classes)
+            if finished:
+                row = {"epoch": place.epoch, "step": place.step, "lr_factor": factor}
+                row |= {name: total / batches_done for name, total in sums.items()}
+                row |= {"images_per_second": speed, "skipped_images": skipped}
+                if config.evaluate_every and place.epoch % config.evaluate_every == 0:
+                    row["unseen_map"] = unseen_map(model, config, device, system.protocol)
+                log.epoch(row)
+                say(_summary(row, config.epochs))
+            if stop.requested and place.epoch < config.epochs:
+                raise Interrupted(f"stopped at step {place.step}, everything is saved; go on with: zsml train --resume {run}")
+
+    return {
+        "run": str(run),
+        "checkpoint": str(find_checkpoint(run)),
+        "epochs": place.epoch,
+        "steps": place.step,
+        **{name: row[name] for name in ("loss", "images_per_second", "skipped_images") if name in row},
+    }
+
+
+def _prepare_new_run(config: TrainConfig) -> None:
+    run = config.run_dir
+    if newest_checkpoint(run) is not None:
+        raise InputError(f"--out {str(run)!r} already holds a run; go on with it by --resume {run}, or choose another folder")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {str(run)!r} cannot be made a folder: {error.strerror}") from error
+    if config.pretrained == "no" and config.frozen_epochs:
+        say(
+            f"note: random weights are held frozen for {config.frozen_epochs} epochs and then trained at "
+            f"{config.backbone_lr_factor:g} of --lr, as published for ImageNet weights (--pretrained); without those "
+            "--frozen-epochs 0 --backbone-lr-factor 1 learns faster"
+        )
+
+
+def _checkpoint_to_resume(config: TrainConfig) -> Path:
+    checkpoint = find_checkpoint(config.run_dir)
+    _, then, _, _ = read_state(checkpoint)
+    changed = [
+        f"{flag(name)} {getattr(config, name)!r} differs from {getattr(then, name)!r}, the setting of the run that "
+        "--resume continues; leave it out, or start another run"
+        for name in (field.name for field in fields(config))
+        if name not in MAY_CHANGE and getattr(config, name) != getattr(then, name)
+    ]
+    if changed:
+        raise InputError("\n".join(changed))
+    return checkpoint
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """So that the run's settings mean the same from any folder."""
+    absolute = {name: path.absolute() for name in ("root", "lists") if (path := getattr(config, name)) is not None}
+    if config.pretrained not in ("no", "imagenet"):
+        absolute["pretrained"] = str(Path(config.pretrained).absolute())
+    return replace(config, **absolute)
+
+
+def _until_stopped(batches: Iterable[Any], stop: StopRequest) -> Iterator[Any]:
+    """The batches; ends early where a signal took the loading processes down with it."""
+    try:
+        yield from batches
+    except RuntimeError:
+        if not stop.requested:
+            raise
+
+
+def _not_finite(run: Path, place: Place, values: dict[str, float]) -> str:
+    parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
+    kept = newest_checkpoint(run)
+    saved = f"the last good checkpoint is {kept}" if kept else "nothing was saved yet"
+    return (
+        f"the loss is not finite in epoch {place.epoch + 1}, batch {place.batch + 1} ({parts}); {saved}. "
+        "Try a lower --lr, a longer --warmup-epochs, or --amp off"
+    )
+
+
+def _summary(row: dict[str, Any], epochs: int) -> str:
+    parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}", f"{row['images_per_second']:.0f} images/s"]
+    if row["skipped_images"]:
+        parts.append(f"{row['skipped_images']} corrupt images skipped")
+    if "unseen_map" in row:
+        parts.append(f"unseen mAP {row['unseen_map']:.4f}")
+    return "  ".join(parts)

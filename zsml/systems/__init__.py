@@ -1,0 +1,27 @@
+"""Published systems, one file each: which model, objective, batch, schedule and protocol."""
+
+from __future__ import annotations
+
+from zsml.errors import InputError
+from zsml.systems.base import System
+from zsml.systems.baseline import Baseline
+from zsml.systems.mathm import MATHM
+
+SYSTEMS: dict[str, System] = {system.name: system for system in (MATHM(), Baseline())}
+
+
+def find_system(name: str) -> System:
+    """The system of that name.
+
+    Raises:
+        InputError: there is none; lists those there are.
+
+    >>> find_system("mathm").source
+    'Modality-Aware Triplet Hard Mining for Zero-Shot Sketch-Based Image Retrieval, arXiv 2112.07966'
+    """
+    if name not in SYSTEMS:
+        raise InputError(f"system {name!r} is not known; choose from {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+__all__ = ["MATHM", "SYSTEMS", "Baseline", "System", "find_system"]
