@@ -24,7 +24,8 @@ def random_codes(rows: int, width: int, seed: int, levels: int = 256) -> torch.T
 
 def numpy_distance(q: torch.Tensor, g: torch.Tensor) -> np.ndarray:
     """int64 [Q, N] by counting the bits of every exclusive or."""
-    return np.bitwise_count(q.numpy()[:, None, :] ^ g.numpy()[None, :, :]).sum(axis=2, dtype=np.int64)
+    differing = np.unpackbits(q.numpy()[:, None, :] ^ g.numpy()[None, :, :], axis=2)
+    return differing.sum(axis=2, dtype=np.int64)
 
 
 def numpy_rank(distance: np.ndarray) -> np.ndarray:
