@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from zsml import _ext
-
+from .hamming import hamming_distance, hamming_rank, hamming_topk, pack_bits, unpack_bits
 from .hardest_pairs import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, HardestPairs, hardest_pairs
 
+# What zsml.info() asks of the binaries.
 torch.library.define("zsml::cpu_isa", "() -> int")
 torch.library.define("zsml::cuda_architectures", "() -> str")
 
@@ -17,5 +17,10 @@ __all__ = [
     "WITHIN_NEG",
     "WITHIN_POS",
     "HardestPairs",
+    "hamming_distance",
+    "hamming_rank",
+    "hamming_topk",
     "hardest_pairs",
+    "pack_bits",
+    "unpack_bits",
 ]
