@@ -12,6 +12,8 @@ def embeddings(t: Tensor, name: str) -> None:
     """A non-empty floating-point matrix."""
     if not isinstance(t, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor [rows, D], got {type(t).__name__}")
+    if t.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {t.layout}; use {name}.to_dense()")
     if t.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {t.dtype}")
     if t.dim() != 2:
@@ -20,6 +22,15 @@ def embeddings(t: Tensor, name: str) -> None:
         raise InputError(f"{name} must have at least one column, got shape {list(t.shape)}")
     if name == "x" and t.shape[0] == 0:
         raise InputError(f"{name} must have at least one row, got shape {list(t.shape)}: the batch is empty")
+
+
+def no_forward_mode(op: str, *tensors: Tensor | None) -> None:
+    """Refuse a tangent, which torch would drop without a word from an op that has only a backward formula."""
+    if torch.compiler.is_compiling():
+        return
+    for t in tensors:
+        if t is not None and torch.autograd.forward_ad.unpack_dual(t).tangent is not None:
+            raise NotImplementedError(f"{op} has no forward-mode derivative; use backward() or torch.autograd.grad")
 
 
 def ids(t: Tensor | None, name: str, rows: Tensor) -> None:

@@ -9,6 +9,9 @@ import torch
 from zsml import _ext
 
 
+references: dict[str, Callable] = {}  # of every op, its plain-torch stand-in
+
+
 def define(name: str, schema: str, reference: Callable) -> None:
     """Declare ``zsml::name`` and fill the devices that have no compiled kernel.
 
@@ -17,6 +20,7 @@ def define(name: str, schema: str, reference: Callable) -> None:
     """
     qualified = f"zsml::{name}"
     torch.library.define(qualified, schema)
+    references[name] = reference
     if _ext.cpu_reason:
         torch.library.impl(qualified, ("cpu", "cuda"), reference)
     elif _ext.cuda_reason:

@@ -62,7 +62,8 @@ def hardest_pairs(
 
     Raises:
         ValueError: wrong rank, length, device, empty batch, ``exclude`` out of range.
-        TypeError: not a tensor, embeddings not floating point, ids not int64.
+        TypeError: not a tensor, embeddings not floating point or not dense, ids not int64.
+        NotImplementedError: a forward-mode or a second derivative is asked for.
 
     >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
     >>> pairs = hardest_pairs(x, torch.tensor([0, 0, 1]))
@@ -84,6 +85,7 @@ def hardest_pairs(
     if modality is None:
         modality = torch.zeros_like(labels)
         ref_modality = None if ref_labels is None else torch.zeros_like(ref_labels)
+    _check.no_forward_mode("hardest_pairs", x, refs)
     precision = _search_precision()
     distance, index = torch.ops.zsml.hardest_pairs(
         x, labels, modality, refs, ref_labels, ref_modality, exclude, precision
@@ -93,7 +95,10 @@ def hardest_pairs(
 
 @torch.compiler.assume_constant_result  # a compiled graph guards on this global setting, and is compiled anew when it changes
 def _search_precision() -> int:
-    return _PRECISIONS[torch.get_float32_matmul_precision()]
+    try:
+        return _PRECISIONS[torch.get_float32_matmul_precision()]
+    except RuntimeError:  # refuses once torch.backends.cuda.matmul.fp32_precision is in use, which then has the answer
+        return _PRECISIONS["high" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "highest"]
 
 
 # ---- plain torch: the oracle of the tests, and what runs where no kernel was built -------------------------------------------
@@ -109,19 +114,18 @@ def reference(
     exclude: Tensor | None,
     precision: int,
 ) -> tuple[Tensor, Tensor]:
-    """The definition, a block of anchors at a time."""
-    accumulate = _accumulate_dtype(x.dtype)
-    anchors = x.to(accumulate)  # [B, D]
+    """The definition, a block of anchors at a time, in float64: no square of a float32 over- or underflows there."""
+    anchors = x.double()  # [B, D]
     if refs is None:
         candidates, ref_labels, ref_modality = anchors, labels, modality
         exclude = torch.arange(len(x), device=x.device)
     else:
-        candidates = refs.to(accumulate)  # [M, D]
+        candidates = refs.double()  # [M, D]
     usable = candidates.isfinite().all(dim=1)  # [M]
     candidates = candidates.nan_to_num(0.0, 0.0, 0.0)
     finite = anchors.isfinite().all(dim=1)  # [B]
     columns = torch.arange(len(candidates), device=x.device)
-    distance = torch.empty(4, len(x), dtype=accumulate, device=x.device)
+    distance = torch.empty(4, len(x), dtype=_accumulate_dtype(x.dtype), device=x.device)
     index = torch.empty(4, len(x), dtype=torch.int64, device=x.device)
     block = max(1, (1 << 20) // max(len(candidates), 1))
     for start in range(0, len(x), block):
