@@ -25,6 +25,7 @@ class ConditionalSE(SEModule):
 
     Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966.
 
+    >>> import torch
     >>> gate = ConditionalSE(32, 16)
     >>> gate(torch.ones(2, 32, 4, 4), torch.tensor([[0.0], [1.0]])).shape
     torch.Size([2, 32, 4, 4])

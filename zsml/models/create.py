@@ -58,6 +58,7 @@ def create_model(
 
     Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966.
 
+    >>> import torch
     >>> model = create_model("cse_resnet50", num_classes=100, embedding_dim=64)
     >>> out = model.eval()(torch.zeros(2, 3, 64, 64), torch.tensor([0, 1]))
     >>> out.embedding.shape, out.logits.shape, out.imagenet_logits

@@ -73,6 +73,11 @@ class EmbeddingModel(nn.Module):
             features = self.trunk(images, modality_tag(modality, images.dtype))  # [B, F]
         else:
             features = self.trunk(images)
+        if features.ndim != 2 or features.shape[1] != self.bottleneck.in_features:
+            raise InputError(
+                f"arch {self.arch} gives features of shape {list(features.shape)}, not one vector of "
+                f"{self.bottleneck.in_features} per image; try create_model(..., global_pool='avg') or another arch"
+            )
         embedding = self.bottleneck(features)  # [B, D]
         return ModelOutput(
             embedding,

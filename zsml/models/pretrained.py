@@ -46,6 +46,7 @@ def svd_bottleneck(classifier: Tensor, dim: int, *, rotate: bool) -> tuple[Tenso
 
     Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966 (published code of both).
 
+    >>> import torch
     >>> w = torch.randn(10, 6)
     >>> bottleneck, classifier = svd_bottleneck(w, 6, rotate=True)
     >>> torch.allclose(classifier @ bottleneck, w, atol=1e-5)
