@@ -200,6 +200,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         yield torch.device(name)
 
 
+@pytest.fixture(params=[name for name in IMPLEMENTATIONS if name.startswith("kernel")])
+def kernel_device(request: pytest.FixtureRequest) -> torch.device:
+    """A device with compiled kernels."""
+    return torch.device(request.param.partition(" on ")[2])
+
+
 @contextmanager
 def plain_torch() -> Iterator[None]:
     """While it is open, the registered ops run their plain-torch stand-ins, as they do where no kernel was built."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from types import SimpleNamespace
 
@@ -55,7 +56,7 @@ def test_ties_across_distant_candidates(device, dtype, width):
         refs[j], labels[j] = near, 1
     for j in (4097, 8998, 4096, 4111):
         refs[j], labels[j] = far, 0
-    distance, index = hardest_pairs(
+    _, index = hardest_pairs(
         x.to(device, dtype),
         torch.zeros(rows, dtype=torch.int64, device=device),
         refs=refs.to(device, dtype),
@@ -180,5 +181,5 @@ def test_threads_of_the_caller(device):
         thread.start()
     for thread in threads:
         thread.join()
-    for result in sum(results, []):
+    for result in itertools.chain(*results):
         assert torch.equal(result.index, expected.index) and torch.equal(result.distance, expected.distance)

@@ -8,7 +8,6 @@ import torch
 
 from zsml import _ext
 
-
 references: dict[str, Callable] = {}  # of every op, its plain-torch stand-in
 
 
