@@ -1,0 +1,122 @@
+"""Batches of P classes with K samples of each modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from zsml.data.keys import torch_stream
+from zsml.errors import InputError
+
+
+class ClassModalityBatchSampler(Sampler[list[int]]):
+    """Every batch: P classes drawn without repetition, of each class K samples of each modality that the data has.
+
+    A sample comes twice in a batch only where a class has fewer than K. On several ranks each batch is one draw of
+    world_size * P classes, of which each rank gets its own P. Batch b of epoch e is a function of (seed, e, b, rank) alone, so
+    training can resume anywhere. Usable as ``batch_sampler`` of a DataLoader.
+
+    Args:
+        labels: class of each sample, int64 [N].
+        modality: modality of each sample, int64 [N].
+        classes_per_batch: P.
+        samples_per_modality: K.
+        batches_per_epoch: how many batches an epoch has, on each rank.
+        seed, rank, world_size: see above.
+
+    Raises:
+        InputError: lengths differ, a number is out of range, a class lacks a modality, or there are fewer than
+            world_size * P classes.
+
+    >>> labels, modality = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, 1])
+    >>> sampler = ClassModalityBatchSampler(labels, modality, classes_per_batch=2, samples_per_modality=1, batches_per_epoch=3)
+    >>> [len(batch) for batch in sampler]
+    [4, 4, 4]
+    """
+
+    def __init__(
+        self, labels: Tensor | Sequence[int], modality: Tensor | Sequence[int], *, classes_per_batch: int,
+        samples_per_modality: int, batches_per_epoch: int, seed: int = 0, rank: int = 0, world_size: int = 1,
+    ):  # fmt: skip
+        labels, modality = _ids("labels", labels), _ids("modality", modality)
+        if len(labels) != len(modality):
+            raise InputError(f"labels has {len(labels)} entries, modality {len(modality)}; give one of each per sample")
+        least = {"classes_per_batch": 1, "samples_per_modality": 1, "batches_per_epoch": 1, "world_size": 1, "rank": 0, "seed": 0}
+        for name, low in least.items():
+            value = locals()[name]
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+            if value < low:
+                raise InputError(f"{name}={value} must be {low} or more")
+        if rank >= world_size:
+            raise InputError(f"rank={rank} must be below world_size={world_size}")
+        self.members = _members(labels, modality)
+        needed = classes_per_batch * world_size
+        if len(self.members) < needed:
+            ranks = "" if world_size == 1 else f" on each of {world_size} ranks"
+            raise InputError(
+                f"classes_per_batch={classes_per_batch}{ranks} needs {needed} classes, labels has {len(self.members)}; lower it"
+            )
+        self.classes_per_batch, self.samples_per_modality = classes_per_batch, samples_per_modality
+        self.batches_per_epoch, self.seed = batches_per_epoch, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches the next iteration gives."""
+        if epoch < 0:
+            raise InputError(f"epoch={epoch} must be 0 or more")
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch = self.epoch  # an iteration under way keeps its epoch
+        for number in range(self.batches_per_epoch):
+            yield self._batch(epoch, number)
+
+    def _batch(self, epoch: int, number: int) -> list[int]:
+        draw = torch_stream(self.seed, epoch, number)
+        first = self.rank * self.classes_per_batch
+        classes = torch.randperm(len(self.members), generator=draw)[first : first + self.classes_per_batch]
+        batch: list[int] = []
+        for c in classes.tolist():
+            draw = torch_stream(self.seed, epoch, number, c)  # its own: what other ranks draw must not matter
+            for samples in self.members[c]:
+                batch += samples[_draw(len(samples), self.samples_per_modality, draw)].tolist()
+        return batch
+
+
+def _draw(size: int, wanted: int, draw: torch.Generator) -> Tensor:
+    """`wanted` of 0..size-1, each as often as any other give or take one, -> int64 [wanted]."""
+    rounds = -(-wanted // size)
+    return torch.cat([torch.randperm(size, generator=draw) for _ in range(rounds)])[:wanted]
+
+
+def _ids(name: str, value: Tensor | Sequence[int]) -> Tensor:
+    value = torch.as_tensor(value)
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        if value.numel():
+            raise TypeError(f"{name} must hold integers, got {value.dtype}")
+        value = value.long()
+    if value.ndim != 1 or not len(value):
+        raise InputError(f"{name} must be a non-empty vector, got shape {tuple(value.shape)}")
+    return value.to("cpu", torch.int64)
+
+
+def _members(labels: Tensor, modality: Tensor) -> list[list[Tensor]]:
+    """The samples of every class, modality by modality: lists of int64 vectors."""
+    kinds = modality.unique().tolist()
+    members = []
+    for label in labels.unique().tolist():
+        own = (labels == label).nonzero().flatten()
+        groups = [own[modality[own] == kind] for kind in kinds]
+        for kind, group in zip(kinds, groups, strict=True):
+            if not len(group):
+                raise InputError(f"labels: class {label} has no sample of modality {kind}, other classes do; leave the class out or add samples")
+        members.append(groups)
+    return members
