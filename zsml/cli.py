@@ -18,6 +18,7 @@ from tyro.conf import subcommand
 
 from zsml.commands import Data, Demo, Embed, Evaluate, Info, Train
 from zsml.engine.config_file import merged, read_toml
+from zsml.engine.stopping import TrainingFailed
 from zsml.errors import InputError
 
 HELP = {
@@ -57,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(2, f"error: {error}")
     except KeyboardInterrupt as error:
         return _fail(130, str(error) or "interrupted")
+    except TrainingFailed as error:
+        return _fail(1, f"failed: {error}")
     except Exception as error:
-        return _fail(1, f"failed: {type(error).__name__}: {error} (ZSML_LOG=debug shows where)")
+        what = (str(error).strip().splitlines() or ["no reason given"])[0]
+        return _fail(1, f"failed: {type(error).__name__}: {what} (ZSML_LOG=debug shows where)")
 
 
 def _parse(argv: list[str]) -> Any:

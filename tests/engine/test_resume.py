@@ -12,7 +12,7 @@ from tiny_data import CLASSES, tiny_config, write_tiny_folder
 from torch import nn
 
 from zsml.engine.config import TrainConfig
-from zsml.engine.interrupt import Interrupted
+from zsml.engine.stopping import Interrupted
 from zsml.engine.train import train
 from zsml.errors import InputError
 from zsml.systems import SYSTEMS
@@ -167,7 +167,7 @@ def test_a_run_can_be_made_longer(straight, tiny_folder, tmp_path):
 
 def test_settings_that_make_another_run_are_refused(straight, tiny_folder):
     config = tiny_config(tiny_folder, straight, epochs=3, lr=0.5, arch="resnet18")
-    with pytest.raises(InputError, match="--arch 'resnet18' differs from 'test_resnet'.*\n--lr 0.5 differs from 0.001"):
+    with pytest.raises(InputError, match=r"--arch 'resnet18' differs from 'test_resnet'.*\n--lr 0.5 differs from 0.001"):
         train(config, SYSTEMS["mathm"], resume=True)
 
 

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from zsml.engine.checkpoint import newest_checkpoint
 from zsml.engine.config import TrainConfig
 from zsml.engine.config_file import merged, read_toml
-from zsml.engine.loader import training_loader
-from zsml.engine.train import TrainingFailed, train
+from zsml.engine.loader import training_batches
+from zsml.engine.stopping import TrainingFailed
+from zsml.engine.train import train
 from zsml.errors import CorruptImage, InputError
 from zsml.losses import ModalityTripletLoss
 from zsml.systems import SYSTEMS
@@ -67,7 +68,7 @@ def test_weights_are_those_of_a_loop_written_by_hand(tiny_folder, tmp_path, accu
                          weighting="mean", triplet_weight=0.7)  # fmt: skip
     trained = weights(run(config))
 
-    loader, batches, classes = training_loader(config, CPU)
+    batches, order, classes = training_batches(config, CPU)
     assert classes == ["ant", "bee", "cow", "dog"]
     model = initial_model(config).to(memory_format=torch.channels_last).train()
     triplet = ModalityTripletLoss(terms=("within",), margin=0.3)
@@ -75,8 +76,8 @@ def test_weights_are_those_of_a_loop_written_by_hand(tiny_folder, tmp_path, accu
         [{"params": model.new_parameters(), "lr": 1e-3}, {"params": model.backbone_parameters(), "lr": 5e-4}],
         weight_decay=5e-4,
     )
-    batches.start_at(0)
-    for step, (images, labels, modality, _) in enumerate(loader):
+    order.start_at(0)
+    for step, (images, labels, modality, _) in enumerate(batches):
         output = model(images.to(memory_format=torch.channels_last), modality)
         loss = F.cross_entropy(output.logits, labels) + 0.7 * triplet(output.embedding, labels, modality)
         (loss / accumulate).backward()

@@ -134,8 +134,11 @@ def read_state(checkpoint: Path) -> tuple[Place, TrainConfig, list[str], dict[st
     if not isinstance(state, dict) or state.get("kind") != KIND:
         kind = state.get("kind") if isinstance(state, dict) else None
         raise InputError(f"checkpoint {str(checkpoint)!r} is of the wrong kind: {kind!r}, expected {KIND!r}")
-    settings = checked_settings(state["config"], source=f"checkpoint {str(checkpoint)!r}")
-    return Place(**state["place"]), merged(settings), state["classes"], state["scaler"]
+    try:
+        settings = checked_settings(state["config"], source=f"checkpoint {str(checkpoint)!r}")
+        return Place(**state["place"]), merged(settings), state["classes"], state["scaler"]
+    except KeyError as error:
+        raise InputError(f"checkpoint {str(checkpoint)!r}: state.json lacks {error}") from error
 
 
 def restore(checkpoint: Path, trainee: Trainee, device: torch.device) -> None:

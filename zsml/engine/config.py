@@ -149,12 +149,13 @@ class TrainConfig:
         return problems
 
     def _wrong_names(self) -> list[str]:
-        from zsml.data import transforms
+        from zsml.data.load import READERS
+        from zsml.data.transforms import TRANSFORMS
 
         problems = []
         for name, choices in (
-            ("data", DATASETS),
-            ("transform", sorted(transforms.TRANSFORMS)),
+            ("data", READERS),
+            ("transform", TRANSFORMS),
             ("weighting", ("adaptive", "released", "mean")),
         ):
             value = getattr(self, name)
@@ -189,9 +190,6 @@ class TrainConfig:
         except InputError as error:
             problems.append(str(error))
         return problems
-
-
-DATASETS = ("synthetic", "folder", "sketchy", "sketchy2", "tuberlin")
 
 
 def flag(name: str) -> str:

@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from zsml.data import load_dataset
+from zsml.data.dataset import MODALITIES
 from zsml.engine.checkpoint import find_checkpoint, read_state
 from zsml.engine.config import TrainConfig
-from zsml.engine.loader import check_labels, evaluation_loader
+from zsml.engine.loader import Batches, check_labels
 from zsml.engine.log import progress, say
 from zsml.errors import InputError
 from zsml.models import load_model
@@ -80,17 +81,17 @@ def embed(
     was_training = model.training
     model.eval()
     rows, items = [], []
+    batches = Batches(dataset, batch_size=batch_size, workers=workers, device=device)
     with progress(total=len(dataset), desc=f"embed {_kind(dataset)}", unit="image") as bar:
-        for start, batch in enumerate(evaluation_loader(dataset, batch_size=batch_size, workers=workers, device=device)):
-            images, _, modality, kept = batch
-            bar.update(min(batch_size, len(dataset) - start * batch_size))
+        for number, (images, _, modality, kept) in enumerate(batches):
+            bar.update(min(batch_size, len(dataset) - number * batch_size))
             if len(kept) == 0:
                 continue
             images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
             with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
                 output = model(images, modality.to(device, non_blocking=True))
             rows.append(F.normalize(output.embedding.float()).cpu())  # [B, D]
-            items.append(start * batch_size + torch.as_tensor(kept))  # [B]
+            items.append(number * batch_size + kept)  # [B]
     model.train(was_training)
     if not rows:
         raise InputError(f"none of the {len(dataset)} images of {_kind(dataset)} can be decoded; check root")
@@ -144,8 +145,8 @@ def write_embeddings(out: Path, parts: list[Embeddings]) -> dict[str, Any]:
 
 
 def _modality(dataset: Any) -> str:
-    return ("sketch", "photo")[dataset.modality]
+    return MODALITIES[dataset.modality]
 
 
 def _kind(dataset: Any) -> str:
-    return f"{dataset.name} {dataset.part} {_modality(dataset)}s"
+    return f"{dataset.name} {dataset.part} {('sketches', 'photos')[dataset.modality]}"

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zsml.data import ClassModalityBatchSampler, SkipCorrupt, collate_skip, load_dataset
+from zsml.data import ClassModalityBatchSampler, SketchPhotoDataset, SkipCorrupt, collate_skip, load_dataset
 from zsml.engine.config import TrainConfig
-from zsml.engine.interrupt import leave_signals_to_parent
+from zsml.engine.stopping import leave_signals_to_parent
 from zsml.errors import InputError
 
 
 class SeededBatches(Sampler[list[tuple[int, int]]]):
     """Gives every index of a batch the seed its augmentation is drawn with.
 
-    The seed depends on the run's seed, the epoch and the place in it, so an image looks the same whichever process loads it
-    and wherever a resumed run starts.
+    The seed depends on the run's seed, the epoch and the place in it. So an image looks different each time it is drawn, and
+    the same whichever process loads it and wherever a resumed run starts.
     """
 
     def __init__(self, batches: ClassModalityBatchSampler, seed: int):
@@ -36,57 +35,82 @@ class SeededBatches(Sampler[list[tuple[int, int]]]):
         return len(self.batches) - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step, batch in enumerate(self.batches):
-            if step >= self.first:
-                yield [(index, self._item_seed(step, place)) for place, index in enumerate(batch)]
+        for number, batch in enumerate(self.batches):
+            if number >= self.first:
+                yield [(index, self._item_seed(number, place)) for place, index in enumerate(batch)]
 
-    def _item_seed(self, step: int, place: int) -> int:
-        key = f"{self.seed}/{self.epoch}/{step}/{place}".encode()
+    def _item_seed(self, number: int, place: int) -> int:
+        key = f"{self.seed}/{self.epoch}/{number}/{place}".encode()
         return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
 
 
-class SeededItems(Dataset):
-    """Loads item `index` of `(index, seed)` with the generators that transforms draw from set to the seed."""
+class Items(Dataset):
+    """A data set to be read by loading processes: item `index`, or `(index, seed)`, the generator of transforms set to the seed.
+
+    An InputError is handed over like an item: raised in a loading process it would arrive as another kind of error.
+    """
 
     def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+        self.dataset = SkipCorrupt(dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, item: tuple[int, int]) -> Any:
-        index, seed = item
-        torch_state, python_state = torch.get_rng_state(), random.getstate()
-        try:
+    def __getitem__(self, item: int | tuple[int, int]) -> Any:
+        index, seed = item if isinstance(item, tuple) else (item, None)
+        state = torch.get_rng_state()
+        if seed is not None:
             torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed would reseed GPUs as well
-            random.seed(seed)
+        try:
             return self.dataset[index]
-        finally:  # without workers these are the training loop's own generators
-            torch.set_rng_state(torch_state)
-            random.setstate(python_state)
+        except InputError as error:
+            return error
+        finally:
+            torch.set_rng_state(state)  # without loading processes it is the training loop's own
 
 
-def training_loader(
+class Batches:
+    """Iterates over `(images float32 [B, 3, S, S], labels int64 [B], modality int64 [B], kept int64 [B])`.
+
+    kept: the positions in the batch of the images that could be decoded; the others are left out.
+    """
+
+    def __init__(self, dataset: Dataset, *, workers: int, device: torch.device, **options: Any):
+        self.loader = DataLoader(
+            Items(dataset),
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=leave_signals_to_parent,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # or the loader would draw from, and so shift, the global one
+            **options,
+        )
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        for batch in self.loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+def training_batches(
     config: TrainConfig, device: torch.device, *, rank: int = 0, world_size: int = 1
-) -> tuple[DataLoader, SeededBatches, list[str]]:
+) -> tuple[Batches, SeededBatches, list[str]]:
     """The batches to train on, the handle that chooses the epoch, and the names of the seen classes.
-
-    Each batch is `(images float32 [B, 3, S, S], labels int64 [B], modality int64 [B], positions kept)`.
 
     Raises:
         InputError: the data set cannot be read, or a label is out of range.
     """
-    parts = [
-        load_dataset(config.data, config.root, "train", modality, transform=config.transform, **config.dataset_options())
+    options = config.dataset_options()
+    sketches, photos = (
+        load_dataset(config.data, config.root, "train", modality, transform=config.transform, **options)
         for modality in ("sketch", "photo")
-    ]
-    classes = parts[0].classes
-    labels = torch.cat([part.labels for part in parts])  # [N]
-    modality = torch.cat([torch.full_like(part.labels, part.modality) for part in parts])  # [N]
-    check_labels(labels, len(classes), f"the training part of --data {config.data}")
+    )
+    data = SketchPhotoDataset(sketches, photos)
+    check_labels(data.labels, len(data.classes), f"{config.data} train")
     sampler = ClassModalityBatchSampler(
-        labels,
-        modality,
+        data.labels,
+        data.modality,
         classes_per_batch=config.classes_per_batch,
         samples_per_modality=config.samples_per_modality,
         batches_per_epoch=config.batches_per_epoch,
@@ -94,19 +118,10 @@ def training_loader(
         rank=rank,
         world_size=world_size,
     )
-    batches = SeededBatches(sampler, config.seed)
-    loader = DataLoader(
-        SeededItems(SkipCorrupt(ConcatDataset(parts))),
-        batch_sampler=batches,
-        persistent_workers=config.num_workers > 0,
-        **_common_options(config.num_workers, device),
-    )
-    return loader, batches, classes
-
-
-def evaluation_loader(dataset: Dataset, *, batch_size: int, workers: int, device: torch.device) -> DataLoader:
-    """The items of a data set in order, corrupt ones left out of their batch."""
-    return DataLoader(SkipCorrupt(dataset), batch_size=batch_size, **_common_options(workers, device))
+    chosen = SeededBatches(sampler, config.seed)
+    workers = config.num_workers
+    batches = Batches(data, workers=workers, device=device, batch_sampler=chosen, persistent_workers=workers > 0)
+    return batches, chosen, data.classes
 
 
 def check_labels(labels: torch.Tensor, num_classes: int, where: str) -> None:
@@ -129,11 +144,5 @@ def check_labels(labels: torch.Tensor, num_classes: int, where: str) -> None:
         )
 
 
-def _common_options(workers: int, device: torch.device) -> dict[str, Any]:
-    return {
-        "num_workers": workers,
-        "collate_fn": collate_skip,
-        "worker_init_fn": leave_signals_to_parent,
-        "pin_memory": device.type == "cuda",
-        "generator": torch.Generator(),  # or the loader would draw from, and so shift, the global one
-    }
+def _collate(items: list[Any]) -> Any:
+    return next((item for item in items if isinstance(item, InputError)), None) or collate_skip(items)

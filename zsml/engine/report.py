@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from zsml.engine.config_file import to_table
 from zsml.engine.embed import Run
 from zsml.engine.evaluate import BinaryOptions, Direction, Evaluation
 from zsml.retrieval.report import QueryExample, write_report
@@ -24,13 +25,11 @@ def write_run_report(
     direction = evaluation.directions[0]
     config = run.config
     protocol = {
-        "metrics": next(iter(evaluation.results.values())).protocol.sentence(),
         "system": config.system,
         "model": f"{config.arch}, {config.embedding_dim}-d embedding, {config.image_size} px, step {run.step}",
         "data": f"{config.data}, {len(direction.gallery.dataset.classes)} classes not trained on",
         "sketch->photo": "every sketch against every photo of the unseen classes",
         "photo->photo, sketch->sketch": "the first 10 images of each unseen class against the rest",
-        "corrupt images skipped": str(len(evaluation.skipped)),
     }
     if binary is not None:
         protocol["codes"] = (
@@ -44,6 +43,8 @@ def write_run_report(
         protocol=protocol,
         classes=direction.gallery.dataset.classes,
         examples=query_examples(direction, examples, seed),
+        facts={"step": run.step, **to_table(config)},
+        skipped=evaluation.skipped,
     )
 
 

@@ -26,9 +26,9 @@ from zsml.engine.config import TrainConfig, flag
 from zsml.engine.config_file import to_toml
 from zsml.engine.device import resolve_amp, resolve_device
 from zsml.engine.evaluate import unseen_map
-from zsml.engine.interrupt import Interrupted, StopRequest, stop_on_signal
-from zsml.engine.loader import training_loader
+from zsml.engine.loader import training_batches
 from zsml.engine.log import RunLog, progress, say
+from zsml.engine.stopping import Interrupted, StopRequest, TrainingFailed, stop_on_signal
 from zsml.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 # What may change when a run is resumed; anything else would make it another run.
 MAY_CHANGE = {"root", "lists", "epochs", "device", "workers", "evaluate_every", "tensorboard", "strict_images", "out"}
-
-
-class TrainingFailed(RuntimeError):
-    """The training cannot go on: the loss is not finite."""
 
 
 def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[str, Any]:
@@ -64,7 +60,7 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
     checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config)
 
     torch.manual_seed(config.seed)
-    loader, batches, classes = training_loader(config, device)
+    batches, order, classes = training_batches(config, device)
     objective = system.build_objective(config, len(classes)).to(device)
     model = system.build_model(config, len(classes)).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(
@@ -98,12 +94,14 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
             model.freeze_backbone(epoch < config.frozen_epochs)
             model.train()
             objective.train()
-            batches.start_at(epoch, place.batch)
+            order.start_at(epoch, place.batch)
             sums: dict[str, float] = defaultdict(float)
             images_done, batches_done, skipped, started = 0, 0, 0, time.perf_counter()
             bar = progress(total=config.batches_per_epoch, initial=place.batch, desc=f"epoch {epoch + 1}/{config.epochs}")
 
-            for images, labels, modality, kept in _until_stopped(loader, stop):
+            for images, labels, modality, kept in _until_stopped(batches, stop):
+                if len(kept) == 0:
+                    raise InputError(f"none of the images of a batch can be decoded; check --root {config.root}")
                 images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
                 labels, modality = labels.to(device, non_blocking=True), modality.to(device, non_blocking=True)  # [B]
                 with torch.autocast(device.type, dtype=amp, enabled=amp is not None):

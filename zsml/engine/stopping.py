@@ -1,4 +1,4 @@
-"""Ending a long job between two steps rather than within one."""
+"""Ending a long job: between two steps when asked to, or because it cannot go on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from types import FrameType
 
 class Interrupted(KeyboardInterrupt):
     """The job was asked to stop (Ctrl-C or SIGTERM), saved its state and stopped; the message says how to go on."""
+
+
+class TrainingFailed(RuntimeError):
+    """The training cannot go on: the loss is not finite."""
 
 
 class StopRequest:

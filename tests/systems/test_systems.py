@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from zsml.engine.config import TrainConfig
+from zsml.errors import InputError
+from zsml.losses import MATHMLoss
+from zsml.metrics import PRESETS
+from zsml.systems import SYSTEMS, find_system
+
+CONFIG = TrainConfig(data="synthetic", arch="test_resnet", embedding_dim=8)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(12, 3, 32, 32, generator=generator)
+    labels = torch.arange(3).repeat(4)
+    return images, labels, torch.arange(12) // 6  # modality
+
+
+def settings_of(name):
+    return replace(CONFIG, system=name, **SYSTEMS[name].defaults)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_builds_and_trains_what_it_says(name):
+    system, config = find_system(name), settings_of(name)
+    config.validate()
+    assert system.protocol in PRESETS and "arXiv" in system.source
+    torch.manual_seed(0)
+    model, objective = system.build_model(config, 3), system.build_objective(config, 3)
+    assert model.num_classes == 3 and model.embedding_dim == 8
+    loss, parts = objective(model, *batch())
+    loss.backward()
+    assert loss.shape == () and loss.item() == pytest.approx(parts["classification"].item() + parts["triplet"].item())
+    assert all(parameter.grad is not None for parameter in [*model.parameters(), *objective.parameters()])
+
+
+def test_mathm_is_cross_entropy_plus_its_weighted_loss():
+    config = replace(settings_of("mathm"), margin=0.4, beta=5.0, weighting="released", triplet_weight=0.3)
+    torch.manual_seed(0)
+    model, objective = SYSTEMS["mathm"].build_model(config, 3).eval(), SYSTEMS["mathm"].build_objective(config, 3)
+    images, labels, modality = batch()
+    output = model(images, modality)
+    expected = -output.logits.log_softmax(dim=1)[torch.arange(12), labels].mean()
+    expected = expected + 0.3 * MATHMLoss(margin=0.4, beta=5.0, weighting="released")(output.embedding, labels, modality)
+    torch.testing.assert_close(objective(model, images, labels, modality)[0], expected)
+
+
+def test_the_baseline_is_cross_entropy_plus_hardest_triplets_within_a_modality():
+    config = settings_of("baseline")
+    torch.manual_seed(0)
+    model, objective = SYSTEMS["baseline"].build_model(config, 3).eval(), SYSTEMS["baseline"].build_objective(config, 3)
+    images, labels, modality = batch()
+    output = model(images, modality)
+    x = torch.nn.functional.normalize(output.embedding).detach().double()
+    triplets = []
+    for i in range(12):
+        near = [j for j in range(12) if j != i and modality[j] == modality[i]]
+        positive = max((x[i] - x[j]).norm() for j in near if labels[j] == labels[i])
+        negative = min((x[i] - x[j]).norm() for j in near if labels[j] != labels[i])
+        triplets.append(max(positive - negative + 0.2, torch.tensor(0.0)))
+    parts = objective(model, images, labels, modality)[1]
+    assert parts["triplet"].item() == pytest.approx(float(sum(triplets)) / 12, rel=1e-4)
+
+
+@pytest.mark.parametrize("weighting", ["adaptive", "released", "mean"])
+def test_the_loss_can_be_weighted_in_three_ways(weighting):
+    config = replace(settings_of("mathm"), weighting=weighting)
+    torch.manual_seed(0)
+    model, objective = SYSTEMS["mathm"].build_model(config, 3), SYSTEMS["mathm"].build_objective(config, 3)
+    assert objective(model, *batch())[0].isfinite()
+
+
+def test_mathm_without_a_softplus_is_refused():
+    with pytest.raises(InputError, match="beta"):
+        SYSTEMS["mathm"].build_objective(replace(settings_of("mathm"), beta=0.0), 3)
+
+
+def test_an_unknown_system_is_named():
+    with pytest.raises(InputError, match="system 'sakee' is not known; choose from mathm, baseline"):
+        find_system("sakee")
+
+
+def test_pretrained_weights_come_from_the_file_named(tmp_path):
+    import timm
+
+    torch.manual_seed(1)
+    source = timm.create_model("test_resnet")
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    model = SYSTEMS["mathm"].build_model(replace(CONFIG, pretrained=str(tmp_path / "weights.pth")), 3)
+    wanted = dict(source.state_dict())
+    shared = [name for name in model.state_dict() if name.startswith("trunk.") and name[6:] in wanted]
+    assert len(shared) > 20
+    assert all(torch.equal(model.state_dict()[name], wanted[name[6:]]) for name in shared)
