@@ -99,7 +99,9 @@ class MathmPhoto(torch.nn.Module):
         scale = uniform(0.7, 1.3) if chance(0.5) else 1.0
         shift = [uniform(-10, 10), uniform(-10, 10)] if chance(0.5) else [0.0, 0.0]
         degrees = math.radians(uniform(-30, 30)) if chance(0.5) else 0.0  # radians, taken for degrees
-        return F.affine(image, angle=degrees, translate=shift, scale=scale, shear=[0.0, 0.0], interpolation=v2.InterpolationMode.BILINEAR)
+        return F.affine(
+            image, angle=degrees, translate=shift, scale=scale, shear=[0.0, 0.0], interpolation=v2.InterpolationMode.BILINEAR
+        )
 
 
 class MathmSketch(torch.nn.Module):

@@ -116,7 +116,9 @@ class SketchPhotoDataset(ConcatDataset):
             raise InputError("datasets is empty; give at least one data set")
         for other in datasets[1:]:
             if other.classes != datasets[0].classes:
-                a, b = next(((a, b) for a, b in zip(datasets[0].classes, other.classes, strict=False) if a != b), ("the end", "the end"))
+                a, b = next(
+                    ((a, b) for a, b in zip(datasets[0].classes, other.classes, strict=False) if a != b), ("the end", "the end")
+                )
                 raise InputError(
                     f"{datasets[0]!r} and {other!r} do not agree on the classes: they differ first at {a!r} and {b!r}; "
                     "read both with the same root, seed and options"

@@ -28,7 +28,16 @@ def decode(path: str | Path) -> Image.Image:
             return _rgb(ImageOps.exif_transpose(image))
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"image {str(path)!r} cannot be opened: {error.strerror}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise CorruptImage(str(path), f"{error}" or type(error).__name__) from error
 
 
@@ -36,7 +45,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it
         grey = np.clip(np.asarray(image), 0, 65535)
         image = Image.fromarray((grey >> 8).astype(np.uint8) if grey.max() > 255 else grey.astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:  # drawings on a transparent sheet are meant for white paper
+    if (
+        image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    ):  # drawings on a transparent sheet are meant for white paper
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image).convert("RGB")

@@ -15,7 +15,14 @@ from zsml.errors import InputError
 
 
 def read_folder(
-    root: Path, part: str, modality: int, *, seed: int, unseen: Sequence[str] | int | None = None, val_fraction: float = 0.1, **common: Any
+    root: Path,
+    part: str,
+    modality: int,
+    *,
+    seed: int,
+    unseen: Sequence[str] | int | None = None,
+    val_fraction: float = 0.1,
+    **common: Any,
 ) -> ImageDataset:
     """Classes are the folders found under both modalities; the seed chooses the unseen ones and the images held out.
 
@@ -51,7 +58,9 @@ def _class_files(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]
     for kind in MODALITIES:
         folder = root / kind
         if not folder.is_dir():
-            raise InputError(f"root={str(root)!r} has no folder {kind!r}; expected are root/sketch/<class>/* and root/photo/<class>/*")
+            raise InputError(
+                f"root={str(root)!r} has no folder {kind!r}; expected are root/sketch/<class>/* and root/photo/<class>/*"
+            )
         classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
         if not classes:
             raise InputError(f"{str(folder)!r} holds no class folders; expected is one folder of images per class")
@@ -59,10 +68,14 @@ def _class_files(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]
     sketches, photos = found
     lonely = [f"{name!r} (no {MODALITIES[k]} folder)" for k in (0, 1) for name in found[1 - k] if name not in found[k]]
     if lonely:
-        raise InputError(f"root={str(root)!r}: classes with one modality only: {_first(lonely)}; add the other or remove the folder")
+        raise InputError(
+            f"root={str(root)!r}: classes with one modality only: {_first(lonely)}; add the other or remove the folder"
+        )
     empty = [str(root / kind / name) for kind, files in zip(MODALITIES, found, strict=True) for name in files if not files[name]]
     if empty:
-        raise InputError(f"classes without images ({', '.join(sorted(EXTENSIONS))}): {_first(empty)}; add images or remove the folder")
+        raise InputError(
+            f"classes without images ({', '.join(sorted(EXTENSIONS))}): {_first(empty)}; add images or remove the folder"
+        )
     return sketches, photos
 
 

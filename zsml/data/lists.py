@@ -47,7 +47,9 @@ def read_lists(
     """
     kind = MODALITIES[modality]
     if part == "val" and kind == "photo":
-        raise InputError(f"{split.name} has no part 'val' of modality 'photo': its lists hold out sketches only; use part 'train' or 'test'")
+        raise InputError(
+            f"{split.name} has no part 'val' of modality 'photo': its lists hold out sketches only; use part 'train' or 'test'"
+        )
     folder = root / split.folder if lists is None else Path(lists)
     if not folder.is_dir():
         raise InputError(f"lists: no folder {str(folder)!r} with the list files of {split.name}; name it with lists=")
@@ -135,7 +137,7 @@ def _check_images(root: Path, paths: list[str], split: PublishedSplit) -> None:
         folder, _, name = path.rpartition("/")
         if folder not in present:
             try:
-                present[folder] = set(os.listdir(root / folder))
+                present[folder] = {entry.name for entry in (root / folder).iterdir()}
             except OSError:
                 present[folder] = set()
         if name not in present[folder]:
@@ -143,6 +145,6 @@ def _check_images(root: Path, paths: list[str], split: PublishedSplit) -> None:
     if missing:
         shown = ", ".join(repr(path) for path in missing[:3])
         raise InputError(
-            f"root={str(root)!r}: {len(missing):,} of the {len(paths):,} listed images of {split.name} are missing, first {shown}; "
+            f"root={str(root)!r}: {len(missing):,} of the {len(paths):,} images listed for {split.name} are missing: {shown}...; "
             "root is the folder that these paths start from"
         )

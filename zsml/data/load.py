@@ -41,12 +41,12 @@ def load_dataset(
     """One modality of one part of a data set, as a map-style dataset of (image, label, modality).
 
     Args:
-        name: "synthetic" (generated), "folder" (root/{sketch,photo}/<class>/*), "sketchy", "sketchy2", "tuberlin" (published lists).
+        name: "synthetic" (generated), "folder" (root/{sketch,photo}/<class>/*), "sketchy", "sketchy2" or "tuberlin" (by lists).
         root: folder of the images; "synthetic" ignores it.
         part: "train", "val" (seen classes, not trained on) or "test" (unseen classes, labels from 0 again).
         modality: "sketch" or 0, "photo" or 1.
-        transform: a name of :func:`zsml.data.build_transform` (image: float32 [3, S, S]), any function of a PIL RGB image, or None
-            (image: PIL).
+        transform: a name of :func:`zsml.data.build_transform` (the image is float32 [3, S, S]), any function of a PIL RGB image,
+            or None (the image is that PIL image).
         image_size: S, pixels.
         seed: of the split, of generated images, and of the augmentation after ``set_epoch``.
         strict: a corrupt image is an error also where it would be skipped.
@@ -86,7 +86,9 @@ def load_dataset(
 
 def _check_options(name: str, options: dict[str, Any]) -> None:
     reader = read_lists if name in ("sketchy", "sketchy2", "tuberlin") else READERS[name]
-    known = [p.name for p in inspect.signature(reader).parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+    known = [
+        p.name for p in inspect.signature(reader).parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+    ]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise InputError(f"{name!r} has no option {', '.join(map(repr, unknown))}; it takes {', '.join(known)}")

@@ -117,6 +117,8 @@ def _members(labels: Tensor, modality: Tensor) -> list[list[Tensor]]:
         groups = [own[modality[own] == kind] for kind in kinds]
         for kind, group in zip(kinds, groups, strict=True):
             if not len(group):
-                raise InputError(f"labels: class {label} has no sample of modality {kind}, other classes do; leave the class out or add samples")
+                raise InputError(
+                    f"labels: class {label} has no sample of modality {kind}, others do; leave the class out or add samples"
+                )
         members.append(groups)
     return members

@@ -68,7 +68,16 @@ def read_synthetic(
     held_out = held_out_count(samples_per_class, val_fraction)
     numbers = {"train": range(held_out, samples_per_class), "val": range(held_out), "test": range(samples_per_class)}[part]
     if not numbers:
-        raise InputError(f"the val part is empty: samples_per_class={samples_per_class}, val_fraction={val_fraction}; raise one of them")
+        raise InputError(
+            f"the val part is empty: samples_per_class={samples_per_class}, val_fraction={val_fraction}; raise one of them"
+        )
     return SyntheticDataset(
-        "synthetic", part, modality, objects=[objects[name] for name in names], numbers=numbers, image_size=image_size, seed=seed, **common
+        "synthetic",
+        part,
+        modality,
+        objects=[objects[name] for name in names],
+        numbers=numbers,
+        image_size=image_size,
+        seed=seed,
+        **common,
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsml.data.synthetic import animals, household, outdoors, vehicles
+from zsml.data.synthetic import animals, critters, household, outdoors, vehicles
 from zsml.data.synthetic.shapes import Figure, Part
 from zsml.data.synthetic.traits import Traits, Vary
 from zsml.errors import InputError
@@ -17,9 +17,25 @@ Family = Callable[[Traits, Vary, Figure], None]
 FAMILIES: dict[str, Family] = {
     family.__name__: family
     for family in (
-        animals.beast, vehicles.car, household.vessel, outdoors.tree, animals.bird, outdoors.house, household.tool, animals.fish, vehicles.ship,
-        outdoors.treat, animals.robot, household.lamp, animals.bug, vehicles.rocket, outdoors.plant, household.seat, vehicles.balloon, animals.jelly,
-        animals.starfish,
+        animals.beast,
+        vehicles.car,
+        household.vessel,
+        outdoors.tree,
+        animals.bird,
+        outdoors.house,
+        household.tool,
+        animals.fish,
+        vehicles.ship,
+        outdoors.treat,
+        household.robot,
+        household.lamp,
+        critters.bug,
+        vehicles.rocket,
+        outdoors.plant,
+        household.seat,
+        vehicles.balloon,
+        critters.jelly,
+        critters.starfish,
     )
 }
 
@@ -57,7 +73,9 @@ def object_classes(number: int, seed: int) -> list[ObjectClass]:
                 adjectives = [choice for choice in traits.picks.values() if choice]
                 classes.append(ObjectClass(" ".join([*adjectives, name]), FAMILIES[name], traits))
         if len(classes) == before:
-            raise InputError(f"num_classes={number}: the synthetic set has only {before} classes that differ enough; ask for at most that many")
+            raise InputError(
+                f"num_classes={number}: the synthetic set has only {before} classes that differ enough; ask for at most that many"
+            )
     return classes
 
 

@@ -28,15 +28,35 @@ def vessel(t: Traits, r: Vary, f: Figure) -> None:
     wide = max(radius for _, radius in levels)
     mid = h * (-0.6 if form == "goblet" else 0.15)
     for side in {"handled": (-1,), "two-handled": (-1, 1)}.get(handle, ()):
-        f.stroke(arc(side * wide * 0.85, mid - 0.05, r.near(0.3), h * 0.55, 0.25, 0.25 + side * -0.5 if side > 0 else 0.75), 0.1, SECOND)
+        f.stroke(arc(side * wide * 0.85, mid - 0.05, r.near(0.3), h * 0.55, 0.25, 0.25 - side * 0.5), 0.1, SECOND)
     if handle == "hooped":
         f.stroke(arc(0, top + 0.05, max(rim, 0.3), r.near(0.55), 0.5, 1.0), 0.08, SECOND)
     if spout:
-        f.shape(smooth([(wide * 0.6, mid + 0.22), (wide + 0.2, mid), (wide + r.near(0.45), mid - 0.45), (wide + 0.26, mid - 0.42), (wide * 0.7, mid - 0.12)], True, 4), SECOND)
+        f.shape(
+            smooth(
+                [
+                    (wide * 0.6, mid + 0.22),
+                    (wide + 0.2, mid),
+                    (wide + r.near(0.45), mid - 0.45),
+                    (wide + 0.26, mid - 0.42),
+                    (wide * 0.7, mid - 0.12),
+                ],
+                True,
+                4,
+            ),
+            SECOND,
+        )
     if lid == "strawed":
         f.stroke([(0, top + 0.1), (rim * 0.5, top - r.near(0.5)), (rim * 0.5 + 0.2, top - 0.56)], 0.08, LIGHT)
     elif lid == "flaming":
-        f.shape(smooth([(0, top - r.near(0.6)), (0.17, top - 0.16), (0.08, top + 0.06), (-0.08, top + 0.06), (-0.17, top - 0.16)], True, 5), LIGHT)
+        f.shape(
+            smooth(
+                [(0, top - r.near(0.6)), (0.17, top - 0.16), (0.08, top + 0.06), (-0.08, top + 0.06), (-0.17, top - 0.16)],
+                True,
+                5,
+            ),
+            LIGHT,
+        )
     f.shape(profile(levels, curved=form != "cup"))
     if lid == "lidded":
         f.shape(arc(0, top + 0.03, rim * 1.05, r.near(0.24), 0.5, 1.0), SECOND)
@@ -77,7 +97,9 @@ def lamp(t: Traits, r: Vary, f: Figure) -> None:
     s = r.near(0.42)
     y = high - 0.2
     if top == "shaded":
-        f.shape([(x - s * 0.5, y - s * 0.75), (x + s * 0.5, y - s * 0.75), (x + s * 1.15, y + s * 0.5), (x - s * 1.15, y + s * 0.5)])
+        f.shape(
+            [(x - s * 0.5, y - s * 0.75), (x + s * 0.5, y - s * 0.75), (x + s * 1.15, y + s * 0.5), (x - s * 1.15, y + s * 0.5)]
+        )
     elif top == "globed":
         f.shape(ellipse(x, y - 0.1, s, s))
     elif top == "fanned":
@@ -88,7 +110,9 @@ def lamp(t: Traits, r: Vary, f: Figure) -> None:
         f.dot(x, y - 0.1, 0.09)
     elif top == "lantern":
         f.shape([(x - s, y - s * 0.6), (x, y - s * 1.35), (x + s, y - s * 0.6)], SECOND)
-        f.shape([(x - s * 0.8, y - s * 0.6), (x + s * 0.8, y - s * 0.6), (x + s * 0.45, y + s * 0.6), (x - s * 0.45, y + s * 0.6)])
+        f.shape(
+            [(x - s * 0.8, y - s * 0.6), (x + s * 0.8, y - s * 0.6), (x + s * 0.45, y + s * 0.6), (x - s * 0.45, y + s * 0.6)]
+        )
     elif top == "signed":
         f.shape(box(x - s * 1.3, y - s * 0.9, x + s * 1.3, y + s * 0.4))
         f.stroke([(x - s * 0.8, y - s * 0.25), (x + s * 0.8, y - s * 0.25)], 0.1, LIGHT, detail=True)
@@ -155,7 +179,7 @@ def tool(t: Traits, r: Vary, f: Figure) -> None:
     if grip == "knobbed":
         f.shape(ellipse(0, low, thick * 1.1, thick * 1.1), DARK)
     elif grip == "ringed":
-        f.stroke(ellipse(0, low + 0.17, 0.17, r.near(0.17), n=18)[list(range(18)) + [0]], 0.07, DARK)
+        f.stroke(ellipse(0, low + 0.17, 0.17, r.near(0.17), n=18)[[*range(18), 0]], 0.07, DARK)
     elif grip == "crooked":
         f.stroke(arc(0.17, low, 0.17, r.near(0.2), 0.5, 0.0, 12), thick, SECOND)
     elif grip == "cross-guarded":
@@ -165,7 +189,13 @@ def tool(t: Traits, r: Vary, f: Figure) -> None:
     if head == "hammer":
         f.shape(box(-s * 1.1, y - 0.42, s * 1.1, y - 0.05, 0.05))
     elif head == "axe":
-        f.shape(smooth([(-0.1, y - 0.45), (s * 0.6, y - 0.55), (s * 1.5, y - 0.75), (s * 1.5, y + 0.3), (s * 0.6, y), (-0.1, y - 0.05)], True, 4))
+        f.shape(
+            smooth(
+                [(-0.1, y - 0.45), (s * 0.6, y - 0.55), (s * 1.5, y - 0.75), (s * 1.5, y + 0.3), (s * 0.6, y), (-0.1, y - 0.05)],
+                True,
+                4,
+            )
+        )
     elif head == "spade":
         f.shape([(-s * 0.75, y), (s * 0.75, y), (s * 0.75, y - 0.4), (0, y - 0.85), (-s * 0.75, y - 0.4)])
     elif head == "fork":
@@ -188,3 +218,53 @@ def tool(t: Traits, r: Vary, f: Figure) -> None:
     else:
         edge = np.concatenate([arc(x, y, s * 0.5, 0.12, 1.0, 0.5, 6) for x in (s * 1.5, s * 0.5, -s * 0.5, -s * 1.5)])
         f.shape(np.concatenate([arc(0, y, s * 2, r.near(0.7), 0.5, 1.0, 22), edge]))
+
+
+def robot(t: Traits, r: Vary, f: Figure) -> None:
+    """A toy figure from the front."""
+    head = t.pick("head", ("round-headed", "box-headed", "cone-headed"))
+    torso = t.pick("torso", ("", "barrel", "skirted"))
+    arms = t.pick("arms", ("", "waving", "armless"))
+    base = t.pick("base", ("", "one-wheeled", "tracked"))
+    top = t.pick("top", ("", "antenna", "hatted"))
+    w, h = r.near(0.34), r.near(0.38)
+    if base == "one-wheeled":
+        f.stroke([(0, h), (0, h + 0.3)], 0.12, DARK)
+        f.shape(ellipse(0, h + 0.38, r.near(0.24), 0.24), DARK)
+        f.dot(0, h + 0.38, 0.09, LIGHT)
+    elif base == "tracked":
+        f.shape(box(-w * 1.3, h, w * 1.3, h + r.near(0.26), 0.13), DARK)
+        for x in (-0.8, 0, 0.8):
+            f.dot(x * w, h + 0.13, 0.08, LIGHT)
+    else:
+        for side in (-1, 1):
+            x = side * w * 0.5
+            f.stroke([(x, h * 0.8), (x + side * r.near(0.03, 1), h + 0.42)], 0.17, SECOND)
+            f.shape(ellipse(x + side * 0.07, h + 0.46, 0.17, 0.09), DARK)
+    if arms != "armless":
+        for side in (-1, 1):
+            rise = -0.45 if arms == "waving" and side == 1 else r.near(0.35)
+            hand = (side * (w + r.near(0.3)), rise)
+            f.stroke([(side * w * 0.9, -h * 0.6), (side * (w + 0.18), (rise - h * 0.6) / 2), hand], 0.12, SECOND)
+            f.shape(ellipse(*hand, 0.1, 0.1), LIGHT)
+    if torso == "skirted":
+        f.shape([(-w * 0.6, -h), (w * 0.6, -h), (w * 1.35, h), (-w * 1.35, h)])
+    else:
+        f.shape(profile([(-h, w * 0.7), (0, w * 1.25), (h, w * 0.7)]) if torso == "barrel" else box(-w, -h, w, h, 0.06))
+    f.shape(box(-w * 0.5, -h * 0.4, w * 0.5, h * 0.3), LIGHT, detail=True)
+    y = -h - r.near(0.28)
+    if top == "antenna":
+        f.stroke([(0, y), (0, y - 0.5)], 0.06, DARK)
+        f.shape(ellipse(0, y - 0.54, 0.1, 0.1), SECOND)
+    if head == "round-headed":
+        f.shape(ellipse(0, y, r.near(0.3), 0.28))
+    elif head == "box-headed":
+        f.shape(box(-r.near(0.36), y - 0.26, 0.36, y + 0.26, 0.05))
+    else:
+        f.shape([(-0.34, y + 0.26), (0, y - r.near(0.42)), (0.34, y + 0.26)])
+    for side in (-1, 1):
+        f.dot(side * 0.13, y, 0.065)
+    f.stroke([(-0.12, y + 0.15), (0.12, y + 0.15)], 0.05, DARK, detail=True)
+    if top == "hatted":
+        f.shape(box(-0.42, y - 0.34, 0.42, y - 0.24), DARK)
+        f.shape(box(-0.25, y - r.near(0.62), 0.25, y - 0.3), DARK)

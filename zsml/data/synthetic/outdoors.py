@@ -37,7 +37,16 @@ def house(t: Traits, r: Vary, f: Figure) -> None:
         f.shape(arc(x, top + 0.02, w * 0.95, r.near(0.42), 0.5, 1.0), SECOND)
         f.stroke([(x, top - 0.4), (x, top - 0.62)], 0.06, DARK)
     elif roof == "spired":
-        f.shape([(x - w, top + 0.02), (x - w * 0.25, top - 0.3), (x, top - r.near(0.95)), (x + w * 0.25, top - 0.3), (x + w, top + 0.02)], DARK)
+        f.shape(
+            [
+                (x - w, top + 0.02),
+                (x - w * 0.25, top - 0.3),
+                (x, top - r.near(0.95)),
+                (x + w * 0.25, top - 0.3),
+                (x + w, top + 0.02),
+            ],
+            DARK,
+        )
     elif roof == "battlemented":
         for u in (-0.84, -0.28, 0.28, 0.84):
             f.shape(box(x + w * (u - 0.17), top - r.near(0.2), x + w * (u + 0.17), top + 0.03))
@@ -99,8 +108,22 @@ def _flower(kind: str, r: Vary, f: Figure, x: float, y: float, s: float) -> None
             f.shape(spin(ellipse(x, y - s * 0.68, s * 0.26, s * 0.5, n=14), k / many, x, y), BODY)
         f.shape(ellipse(x, y, s * 0.36, s * 0.36, n=16), LIGHT)
     elif kind == "tulip":
-        f.shape(smooth([(x, y + s * 0.5), (x - s * 0.7, y + s * 0.2), (x - s * 0.65, y - s), (x - s * 0.3, y - s * 0.4), (x, y - s * 1.1),
-                        (x + s * 0.3, y - s * 0.4), (x + s * 0.65, y - s), (x + s * 0.7, y + s * 0.2)], True, 4))
+        f.shape(
+            smooth(
+                [
+                    (x, y + s * 0.5),
+                    (x - s * 0.7, y + s * 0.2),
+                    (x - s * 0.65, y - s),
+                    (x - s * 0.3, y - s * 0.4),
+                    (x, y - s * 1.1),
+                    (x + s * 0.3, y - s * 0.4),
+                    (x + s * 0.65, y - s),
+                    (x + s * 0.7, y + s * 0.2),
+                ],
+                True,
+                4,
+            )
+        )
     elif kind == "sun":
         f.shape(lobed(x, y, s * 1.15, s * 1.15, 11, 0.14))
         f.shape(ellipse(x, y, s * 0.68, s * 0.68), DARK)
@@ -109,7 +132,9 @@ def _flower(kind: str, r: Vary, f: Figure, x: float, y: float, s: float) -> None
     else:
         for k in range(5):
             for side in (-1, 1):
-                f.shape(ellipse(x + side * s * 0.28, y - s * 0.9 + k * s * 0.42, s * 0.16, s * 0.32, tilt=side * 0.08, n=12), BODY)
+                f.shape(
+                    ellipse(x + side * s * 0.28, y - s * 0.9 + k * s * 0.42, s * 0.16, s * 0.32, tilt=side * 0.08, n=12), BODY
+                )
 
 
 def tree(t: Traits, r: Vary, f: Figure) -> None:
@@ -138,7 +163,18 @@ def tree(t: Traits, r: Vary, f: Figure) -> None:
         for k in range(6):
             a, reach = (k / 5 * 0.62 - 0.06), r.near(w * 1.35)
             end = (-reach * np.cos(a * np.pi * 1.2 - 0.2), y - reach * 0.7 * np.sin(a * np.pi * 1.6))
-            f.shape(smooth([(0, y), (end[0] * 0.55, y + (end[1] - y) - 0.18), (end[0], end[1] + 0.2), (end[0] * 0.5, y + (end[1] - y) * 0.6 + 0.06)], True, 5))
+            f.shape(
+                smooth(
+                    [
+                        (0, y),
+                        (end[0] * 0.55, y + (end[1] - y) - 0.18),
+                        (end[0], end[1] + 0.2),
+                        (end[0] * 0.5, y + (end[1] - y) * 0.6 + 0.06),
+                    ],
+                    True,
+                    5,
+                )
+            )
     elif crown == "cloudy":
         for u, v, s in ((-0.6, 0.1, 0.36), (0.6, 0.1, 0.36), (0, -0.35, 0.42), (0, 0.12, 0.36)):
             f.shape(lobed(u * w, y - 0.1 + v, r.near(s), s, 7))
@@ -147,7 +183,14 @@ def tree(t: Traits, r: Vary, f: Figure) -> None:
         for u in np.linspace(-0.9, 0.9, 6):
             f.stroke(smooth([(u * w, y - 0.1), (u * w * 1.2, y + 0.25), (u * w * 1.22, y + r.near(0.7))]), 0.1)
     elif crown == "capped":
-        f.shape(np.concatenate([arc(0, y + 0.12, w * 1.15, r.near(0.62), 0.5, 1.0), smooth([(w * 1.1, y + 0.12), (0, y + 0.24), (-w * 1.1, y + 0.12)])]))
+        f.shape(
+            np.concatenate(
+                [
+                    arc(0, y + 0.12, w * 1.15, r.near(0.62), 0.5, 1.0),
+                    smooth([(w * 1.1, y + 0.12), (0, y + 0.24), (-w * 1.1, y + 0.12)]),
+                ]
+            )
+        )
     else:
         for k, lean in enumerate((-0.75, -0.3, 0.3, 0.75)):
             tip = (lean * w * 1.3, y - r.near(0.65))
@@ -206,14 +249,33 @@ def treat(t: Traits, r: Vary, f: Figure) -> None:
     else:
         for x in (0.0,) if n == 1 else (-0.45, 0.45):
             s = 0.62 if n == 1 else 0.42
-            f.shape(smooth([(x, -s * 0.75), (x + s * 0.6, -s), (x + s, -0.1), (x + s * 0.5, s), (x, s * 0.85), (x - s * 0.5, s), (x - s, -0.1), (x - s * 0.6, -s)], True))
+            f.shape(
+                smooth(
+                    [
+                        (x, -s * 0.75),
+                        (x + s * 0.6, -s),
+                        (x + s, -0.1),
+                        (x + s * 0.5, s),
+                        (x, s * 0.85),
+                        (x - s * 0.5, s),
+                        (x - s, -0.1),
+                        (x - s * 0.6, -s),
+                    ],
+                    True,
+                )
+            )
         y = -0.5
     mid = {"cone": 0.4, "cake": 0.66, "stick": 0.1, "slice": 0.2, "apple": 0.1}.get(base, 0.1)
     if marks == "dotted":
         for u, v in ((-0.4, 0.0), (0.35, -0.08), (0.0, 0.14)):
             f.dot(u * w, mid + v, 0.085, DARK)
     elif marks == "layered":
-        f.stroke(smooth([(-w * 0.7, mid), (-w * 0.25, mid + 0.08), (w * 0.25, mid - 0.06), (w * 0.7, mid + 0.03)]), 0.1, LIGHT, detail=True)
+        f.stroke(
+            smooth([(-w * 0.7, mid), (-w * 0.25, mid + 0.08), (w * 0.25, mid - 0.06), (w * 0.7, mid + 0.03)]),
+            0.1,
+            LIGHT,
+            detail=True,
+        )
     elif marks == "waffled":
         for u in (-0.25, 0.15):
             f.stroke([(u * w, mid - 0.25), ((u + 0.35) * w, mid + 0.2)], 0.05, DARK, detail=True)

@@ -68,7 +68,7 @@ def _paint(hue: float, saturation: float, brightness: float) -> np.ndarray:
 def _colours(parts: list[Part], random: Random, backdrop: float) -> np.ndarray:
     """One colour per part, material by material, the body set off from the backdrop, -> uint8 [parts + 1, 3]."""
     away = random.uniform(0.3, 0.55)
-    body = backdrop + away if random.uniform(0.3, 0.7) > backdrop else backdrop - away
+    body = float(np.clip(backdrop + away if random.uniform(0.35, 0.65) > backdrop else backdrop - away, 0.14, 0.95))
     hue, saturation = random.random_sample(), random.uniform(0.15, 1.0)
     second = hue + random.choice([0.0, 0.08, 0.33, 0.5])
     table = {

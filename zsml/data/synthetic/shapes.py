@@ -79,7 +79,7 @@ def profile(levels: list[tuple[float, float]], x: float = 0.0, curved: bool = Tr
     if curved and len(levels) > 2:
         side = smooth([(a, b) for a, b in side], steps=5)
     left = side[::-1] * (-1, 1)
-    return np.concatenate([side, left]) + (x, 0.0)
+    return np.concatenate([side, left]) + np.array((x, 0.0))
 
 
 def star(x: float, y: float, outer: float, inner: float, points: int, turn: float = -0.25) -> np.ndarray:

@@ -55,7 +55,9 @@ def sketch(parts: list[Part], random: Random, size: int) -> Image.Image:
     return paper.reduce(2).convert("RGB")
 
 
-def _draw_part(draw: ImageDraw.ImageDraw, part: Part, line: np.ndarray, unit: float, hand: Hand, random: Random, percent: float) -> None:
+def _draw_part(
+    draw: ImageDraw.ImageDraw, part: Part, line: np.ndarray, unit: float, hand: Hand, random: Random, percent: float
+) -> None:
     if not part.closed:
         thick = part.width * unit
         if thick < 5 * percent or part.detail:  # thin things are drawn as one line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zsml.data.synthetic.shapes import BODY, DARK, LIGHT, SECOND, Figure, arc, box, ellipse, profile, smooth
+from zsml.data.synthetic.shapes import DARK, LIGHT, SECOND, Figure, arc, box, ellipse, profile, smooth
 from zsml.data.synthetic.traits import Traits, Vary
 
 
@@ -67,7 +67,10 @@ def ship(t: Traits, r: Vary, f: Figure) -> None:
         f.stroke([(0, 0.05), (0, -tall)], 0.07, DARK)
         if rig == "square-sailed":
             for top, size in ((-tall * 0.95, 0.36), (-tall * 0.52, 0.52)):
-                f.shape(smooth([(-size, top), (size, top), (size * 1.12, top + 0.2), (size, top + 0.4), (-size, top + 0.4)], True, 4), LIGHT)
+                f.shape(
+                    smooth([(-size, top), (size, top), (size * 1.12, top + 0.2), (size, top + 0.4), (-size, top + 0.4)], True, 4),
+                    LIGHT,
+                )
         else:
             f.shape([(0.06, -tall * 0.92), (r.near(0.66), -0.1), (0.06, -0.1)], LIGHT)
             if rig == "two-sailed":
@@ -180,7 +183,21 @@ def balloon(t: Traits, r: Vary, f: Figure) -> None:
         f.shape([(0, -h * 1.15), (w * 0.85, -h * 0.15), (0, h), (-w * 0.85, -h * 0.15)])
         f.stroke([(0, -h * 1.1), (0, h)], 0.04, DARK, detail=True)
     elif envelope == "heart":
-        f.shape(smooth([(0, -h * 0.6), (w * 0.5, -h), (w, -h * 0.5), (w * 0.6, h * 0.3), (0, h), (-w * 0.6, h * 0.3), (-w, -h * 0.5), (-w * 0.5, -h)], True))
+        f.shape(
+            smooth(
+                [
+                    (0, -h * 0.6),
+                    (w * 0.5, -h),
+                    (w, -h * 0.5),
+                    (w * 0.6, h * 0.3),
+                    (0, h),
+                    (-w * 0.6, h * 0.3),
+                    (-w, -h * 0.5),
+                    (-w * 0.5, -h),
+                ],
+                True,
+            )
+        )
     else:
         f.shape([(-w * 1.1, 0), (-w * 1.6, -0.3), (-w * 1.6, 0.3)], SECOND)
         f.shape(ellipse(0, 0, w * 1.4, 0.36))
@@ -192,4 +209,3 @@ def balloon(t: Traits, r: Vary, f: Figure) -> None:
     elif marks == "starred":
         for k in range(3):
             f.dot((k - 1) * w * 0.4, -h * 0.25 + 0.1 * (k % 2), 0.11, LIGHT)
-    _ = BODY
