@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from zsml.data.synthetic.traits import Traits, Vary
 from zsml.errors import InputError
 
 Family = Callable[[Traits, Vary, Figure], None]
+MOST_CLASSES = 1000
 
 FAMILIES: dict[str, Family] = {
     family.__name__: family
@@ -57,36 +58,38 @@ class ObjectClass(NamedTuple):
 def object_classes(number: int, seed: int) -> list[ObjectClass]:
     """So many classes that differ in structure, the families taking turns; the first n do not depend on the number.
 
+    Raises:
+        InputError: a number above 1000. (Another seed gives other classes.)
+
     >>> [c.name for c in object_classes(3, seed=0)] == [c.name for c in object_classes(50, seed=0)[:3]]
     True
     """
-    names = list(FAMILIES)
-    found: dict[str, list[Traits]] = {name: [] for name in names}
+    if number > MOST_CLASSES:
+        raise InputError(f"num_classes={number} must be at most {MOST_CLASSES}; for other classes take another seed")
+    supplies = [_supply(name, seed) for name in FAMILIES]
     classes: list[ObjectClass] = []
-    tried = dict.fromkeys(names, 0)
     while len(classes) < number:
-        before = len(classes)
-        for name in names:
-            traits = _next_class(name, found[name], tried, seed)
-            if traits is not None and len(classes) < number:
-                found[name].append(traits)
-                adjectives = [choice for choice in traits.picks.values() if choice]
-                classes.append(ObjectClass(" ".join([*adjectives, name]), FAMILIES[name], traits))
-        if len(classes) == before:
-            raise InputError(
-                f"num_classes={number}: the synthetic set has only {before} classes that differ enough; ask for at most that many"
-            )
-    return classes
+        classes += [thing for supply in supplies if (thing := next(supply, None))]
+    return classes[:number]
 
 
-def _next_class(name: str, others: list[Traits], tried: dict[str, int], seed: int) -> Traits | None:
-    for _ in range(300):
-        traits = Traits(seed, name, tried[name])
-        tried[name] += 1
-        FAMILIES[name](traits, Vary(np.random.RandomState(0)), Figure())
-        if all(_difference(traits, other) >= 3 for other in others):
-            return traits
-    return None
+def _supply(name: str, seed: int) -> Iterator[ObjectClass]:
+    """Classes of a family, each as different from those before as can be had without a long search."""
+    found: list[Traits] = []
+    number, vain, apart = 0, 0, 3
+    while apart > 0:
+        traits = Traits(seed, name, number)
+        number += 1
+        FAMILIES[name](traits, Vary(np.random.RandomState(0)), Figure())  # draws one, to learn the choices
+        if all(_difference(traits, other) >= apart for other in found):
+            vain = 0
+            found.append(traits)
+            adjectives = [choice for choice in traits.picks.values() if choice]
+            yield ObjectClass(" ".join([*adjectives, name]), FAMILIES[name], traits)
+        else:
+            vain += 1
+            if vain == 100:
+                vain, apart = 0, apart - 1
 
 
 def _difference(a: Traits, b: Traits) -> int:

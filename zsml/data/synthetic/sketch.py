@@ -101,7 +101,7 @@ def _pen(draw: ImageDraw.ImageDraw, line: np.ndarray, hand: Hand, random: Random
     grid = np.linspace(0, total, knots)
     x = np.interp(where, at, line[:, 0]) + np.interp(where, grid, stray[0])
     y = np.interp(where, at, line[:, 1]) + np.interp(where, grid, stray[1])
-    width = max(1, round(hand.width * percent * random.uniform(0.85, 1.15)))
+    width = max(2, round(hand.width * percent * random.uniform(0.85, 1.15)))  # 2: one pixel of the picture
     xy = np.stack([x, y], axis=1)
     pieces = [xy]
     if random.random_sample() < hand.gap and len(xy) > 8:
