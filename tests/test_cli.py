@@ -35,7 +35,8 @@ def run(folder, tmp_path_factory):
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "zsml", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, env=environment, start_new_session=True)
 
 
 def test_help_lists_every_command_without_loading_torch():
@@ -132,6 +133,7 @@ def test_info_says_which_kernels_run(capsys):
         (["embed", "/"], "error: run '/' holds no checkpoint"),
         (["evaluate", "/nowhere", "--bits", "0"], "error: --bits must be 1 or more"),
         (["evaluate", "/nowhere", "--batch-size", "0"], "error: --batch-size must be 1 or more"),
+        (["evaluate", "/nowhere", "--examples", "-1"], "error: --examples must be 0 or more"),
         (["evaluate", "/nowhere", "--amp", "fp16", "--device", "cpu"], "error: --amp fp16 needs a GPU"),
         (["data", "folder"], "error: --root is missing"),
         (["data", "flickr"], "error: --data 'flickr' is not known"),
@@ -155,6 +157,13 @@ def test_flags_that_do_not_parse_end_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["train", *arguments])
     assert caught.value.code == 2 and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("command", ["evaluate", "embed"])
+def test_a_result_that_cannot_be_written_names_out(command, run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([command, str(run), "--out", str(tmp_path / "file" / "x")]) == 2
+    assert f"error: --out '{tmp_path / 'file' / 'x'}' cannot be written: " in capsys.readouterr().err
 
 
 def damage_empty_class(root: Path) -> None:
@@ -209,7 +218,7 @@ def test_ctrl_c_saves_says_how_to_resume_and_ends_with_130(folder, tmp_path, num
         if (log.exists() and log.read_text().count("\n") >= 3) or process.poll() is not None:
             break
         time.sleep(0.2)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does: to the whole group, and the loading processes are in none of it
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert f"everything is saved; go on with: zsml train --resume {tmp_path}" in err and "Traceback" not in err and out == ""

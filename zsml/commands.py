@@ -6,13 +6,15 @@ where a command starts to work, so that `zsml --help` is quick.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from zsml.engine.config import TrainConfig
+from zsml.engine.config import TrainConfig, flag
 from zsml.engine.tables import demo_table, info_table, results_table, split_table
 from zsml.errors import InputError
 
@@ -59,7 +61,7 @@ class Inference:
     amp: Literal["auto", "off", "bf16", "fp16"] = "off"
     """Mixed precision."""
     workers: int | None = None
-    """Image-loading processes; default: one per core, at most 8."""
+    """Image-loading processes; default: one per core, on a CPU one per 4 cores, at most 8."""
     batch_size: int = 64
     """Images embedded at once."""
     strict_images: FlagCreatePairsOff[bool] = False
@@ -71,10 +73,10 @@ class Inference:
         from zsml.engine.device import resolve_amp, resolve_device
         from zsml.engine.embed import open_run
 
-        for name in ("batch_size", "workers"):
-            value, least = getattr(self, name), 1 if name == "batch_size" else 0
+        for name, least in {"batch_size": 1, "workers": 0, "examples": 0}.items():
+            value = getattr(self, name, None)
             if value is not None and value < least:
-                raise InputError(f"--{name.replace('_', '-')} must be {least} or more, got {value}")
+                raise InputError(f"{flag(name)} must be {least} or more, got {value}")
         device = resolve_device(self.device)
         resolve_amp(self.amp, device)
         opened = open_run(self.folder, device)
@@ -115,7 +117,8 @@ class Evaluate(Inference):
         evaluation = evaluate(
             opened.model, opened.config, device=device, preset=preset, binary=binary, batch_size=self.batch_size
         )
-        page = write_run_report(self.out or self.folder / "report", opened, evaluation, binary, examples=self.examples)
+        with writable(out := self.out or self.folder / "report"):
+            page = write_run_report(out, opened, evaluation, binary, examples=self.examples)
         return {"run": str(self.folder), "step": opened.step, **evaluation.to_dict(), "report": str(page)}
 
     def text(self, result: dict[str, Any]) -> str:
@@ -149,7 +152,8 @@ class Embed(Inference):
             )
             for kind in kinds
         ]
-        return write_embeddings(self.out or self.folder / "embeddings", parts)
+        with writable(out := self.out or self.folder / "embeddings"):
+            return write_embeddings(out, parts)
 
     def text(self, result: dict[str, Any]) -> str:
         skipped = f", {len(result['skipped_images'])} corrupt images skipped" if result["skipped_images"] else ""
@@ -215,3 +219,12 @@ class Demo:
 
     def text(self, result: dict[str, Any]) -> str:
         return demo_table(result)
+
+
+@contextmanager
+def writable(out: Path) -> Iterator[None]:
+    """Names --out where a result cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -162,3 +163,12 @@ def test_the_conditional_backbone_trains_too(tiny_folder, tmp_path):
     tags = [name for name, _ in model.named_parameters() if ".fc_tag." in name]
     assert len(tags) == 16
     assert all(not torch.equal(trained[name], model.state_dict()[name]) for name in tags)
+
+
+def test_tensorboard_events_are_optional(tiny_folder, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")  # an extra
+    run(tiny_config(tiny_folder, tmp_path / "run", epochs=1, batches_per_epoch=1, tensorboard=True))
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(InputError, match="--tensorboard needs a package that is not installed: pip install tensorboard"):
+        tiny_config(tiny_folder, tmp_path, tensorboard=True).validate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute: auto takes a GPU if there is one."""
     workers: int | None = None
-    """Image-loading processes, 0: none beside the main one; default: one per core, at most 8. Results do not depend on it."""
+    """Image-loading processes; default: one per core, on a CPU one per 4 cores, at most 8. The result does not depend on it."""
     seed: int = 0
     """Seed of weights, batches and augmentation."""
     evaluate_every: int = 0
@@ -99,7 +100,12 @@ class TrainConfig:
 
     @property
     def num_workers(self) -> int:
-        return min(8, os.cpu_count() or 1) if self.workers is None else self.workers
+        if self.workers is not None:
+            return self.workers
+        from zsml.engine.device import resolve_device
+
+        cores = os.cpu_count() or 1  # on a CPU they are busy computing
+        return min(8, cores if resolve_device(self.device).type == "cuda" else cores // 4)
 
     @property
     def unseen_classes(self) -> list[str] | int | None:
@@ -185,6 +191,8 @@ class TrainConfig:
             )
         if self.epochs >= 1 and self.frozen_epochs > self.epochs:
             problems.append(f"--frozen-epochs ({self.frozen_epochs}) must not exceed --epochs ({self.epochs})")
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            problems.append("--tensorboard needs a package that is not installed: pip install tensorboard")
         try:
             resolve_amp(self.amp, resolve_device(self.device))
         except InputError as error:

@@ -9,10 +9,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from zsml.data import load_dataset
+from zsml.data.dataset import MODALITIES
 from zsml.engine.config import TrainConfig
 from zsml.errors import CorruptImage, InputError
 
 THUMBNAIL, PER_MODALITY, LABEL_WIDTH, MOST_CLASSES = 96, 6, 150, 40  # pixels, images, pixels, rows of the sheet
+
+COLUMNS = ("sketches", "photos", "held_out_sketches", "held_out_photos")
 
 
 def describe(config: TrainConfig, sheet: Path | None = None) -> dict[str, Any]:
@@ -25,24 +28,19 @@ def describe(config: TrainConfig, sheet: Path | None = None) -> dict[str, Any]:
     Raises:
         InputError: the data cannot be read, or the sheet cannot be written.
     """
-    parts = {
-        (part, modality): _load(config, part, modality) for part in ("train", "val", "test") for modality in ("sketch", "photo")
-    }
+    parts = {(part, modality): _load(config, part, modality) for part in ("train", "test") for modality in MODALITIES}
+    for modality in MODALITIES:
+        if modality == "sketch" or config.data in ("folder", "synthetic"):  # published lists hold out sketches only
+            parts["val", modality] = _load(config, "val", modality)
     rows = []
     for part, split in (("train", "seen"), ("test", "unseen")):
-        sketches, photos = _counts(parts[part, "sketch"]), _counts(parts[part, "photo"])
-        held_out = [_counts(parts["val", modality]) if part == "train" else {} for modality in ("sketch", "photo")]
-        rows += [
-            {
-                "class": name,
-                "split": split,
-                "sketches": sketches.get(name, 0),
-                "photos": photos.get(name, 0),
-                "held_out_sketches": held_out[0].get(name, 0),
-                "held_out_photos": held_out[1].get(name, 0),
-            }
-            for name in parts[part, "photo"].classes
-        ]
+        columns = {"sketches": (part, "sketch"), "photos": (part, "photo")}
+        if part == "train":
+            columns |= {"held_out_sketches": ("val", "sketch"), "held_out_photos": ("val", "photo")}
+        counts = {name: _counts(parts[key]) for name, key in columns.items() if key in parts}
+        for name in parts[part, "photo"].classes:
+            row = {column: counts[column].get(name, 0) if column in counts else 0 for column in COLUMNS}
+            rows.append({"class": name, "split": split, **row})
     if sheet is not None:
         _draw_sheet(sheet, parts)
     return {
@@ -70,7 +68,7 @@ def _draw_sheet(path: Path, parts: dict[tuple[str, str], Any]) -> None:
     for row, (part, label) in enumerate(rows):
         name = parts[part, "photo"].classes[label] + ("\n(unseen)" if part == "test" else "")
         draw.text((8, row * THUMBNAIL + THUMBNAIL // 3), name, fill="black")
-        for column, modality in enumerate(("sketch", "photo")):
+        for column, modality in enumerate(MODALITIES):
             dataset = parts[part, modality]
             own = (dataset.labels == label).nonzero().flatten()
             chosen = own[torch.linspace(0, len(own) - 1, min(PER_MODALITY, len(own))).long()] if len(own) else own

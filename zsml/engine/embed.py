@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
@@ -129,7 +129,7 @@ def write_embeddings(out: Path, parts: list[Embeddings]) -> dict[str, Any]:
         "label": torch.cat([part.labels for part in parts]),
         "modality": torch.cat([torch.full_like(part.labels, part.dataset.modality) for part in parts]),
     }
-    save_file(tensors, out / "embeddings.safetensors")
+    (out / "embeddings.safetensors").write_bytes(save(tensors))
     (out / "items.json").write_text(json.dumps(table, indent=0, ensure_ascii=False), encoding="utf-8")
     with (out / "items.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]))

@@ -12,8 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from zsml.errors import InputError
-
 
 def say(message: str) -> None:
     """Print a message to stderr, above the progress bar if there is one."""
@@ -103,8 +101,6 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _event_writer(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("--tensorboard needs the tensorboard package: pip install tensorboard") from error
+    from torch.utils.tensorboard import SummaryWriter  # optional
+
     return SummaryWriter(str(out / "tensorboard"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -45,5 +46,6 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 
 def leave_signals_to_parent(worker_id: int = 0) -> None:
-    """Set up a loader process so that Ctrl-C, which reaches it too, does not end it before the parent's step is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Put a loading process into a group of its own: a signal to the whole job, as Ctrl-C and `timeout` send it, must not end it
+    before the parent's step is done. It ends when the parent does."""
+    os.setpgid(0, 0)

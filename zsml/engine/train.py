@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ from zsml.engine.device import resolve_amp, resolve_device
 from zsml.engine.evaluate import unseen_map
 from zsml.engine.loader import training_batches
 from zsml.engine.log import RunLog, progress, say
-from zsml.engine.stopping import Interrupted, StopRequest, TrainingFailed, stop_on_signal
+from zsml.engine.stopping import Interrupted, TrainingFailed, stop_on_signal
 from zsml.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
             images_done, batches_done, skipped, started = 0, 0, 0, time.perf_counter()
             bar = progress(total=config.batches_per_epoch, initial=place.batch, desc=f"epoch {epoch + 1}/{config.epochs}")
 
-            for images, labels, modality, kept in _until_stopped(batches, stop):
+            for images, labels, modality, kept in batches:
                 if len(kept) == 0:
                     raise InputError(f"none of the images of a batch can be decoded; check --root {config.root}")
                 images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
@@ -132,8 +131,6 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
                     break
 
             bar.close()
-            optimizer.zero_grad()
-            place.batch -= place.batch % config.accumulate  # a step cut short by a signal is done again
             finished = place.batch == config.batches_per_epoch
             if finished:
                 place.epoch, place.batch = epoch + 1, 0
@@ -194,15 +191,6 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     if config.pretrained not in ("no", "imagenet"):
         absolute["pretrained"] = str(Path(config.pretrained).absolute())
     return replace(config, **absolute)
-
-
-def _until_stopped(batches: Iterable[Any], stop: StopRequest) -> Iterator[Any]:
-    """The batches; ends early where a signal took the loading processes down with it."""
-    try:
-        yield from batches
-    except RuntimeError:
-        if not stop.requested:
-            raise
 
 
 def _not_finite(run: Path, place: Place, values: dict[str, float]) -> str:
