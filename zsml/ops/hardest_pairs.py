@@ -87,9 +87,7 @@ def hardest_pairs(
         ref_modality = None if ref_labels is None else torch.zeros_like(ref_labels)
     _check.no_forward_mode("hardest_pairs", x, refs)
     precision = _search_precision()
-    distance, index = torch.ops.zsml.hardest_pairs(
-        x, labels, modality, refs, ref_labels, ref_modality, exclude, precision
-    )
+    distance, index = torch.ops.zsml.hardest_pairs(x, labels, modality, refs, ref_labels, ref_modality, exclude, precision)
     return HardestPairs(distance, index)
 
 
@@ -121,26 +119,25 @@ def reference(
         exclude = torch.arange(len(x), device=x.device)
     else:
         candidates = refs.double()  # [M, D]
-    usable = candidates.isfinite().all(dim=1)  # [M]
-    candidates = candidates.nan_to_num(0.0, 0.0, 0.0)
-    finite = anchors.isfinite().all(dim=1)  # [B]
+    usable, finite = candidates.isfinite().all(dim=1), anchors.isfinite().all(dim=1)  # [M], [B]
+    candidates, anchors = candidates.nan_to_num(0.0, 0.0, 0.0), anchors.nan_to_num(0.0, 0.0, 0.0)
     columns = torch.arange(len(candidates), device=x.device)
     distance = torch.empty(4, len(x), dtype=_accumulate_dtype(x.dtype), device=x.device)
     index = torch.empty(4, len(x), dtype=torch.int64, device=x.device)
     block = max(1, (1 << 20) // max(len(candidates), 1))
     for start in range(0, len(x), block):
         rows = slice(start, start + block)
-        d = torch.cdist(
-            anchors[rows].nan_to_num(0.0, 0.0, 0.0), candidates, compute_mode="donot_use_mm_for_euclid_dist"
-        )  # [block, M]
+        d = torch.cdist(anchors[rows], candidates, compute_mode="donot_use_mm_for_euclid_dist")  # [block, M]
+        d.clamp_(max=torch.finfo(torch.float64).max)  # infinite is who may not be chosen
         allowed = usable.expand_as(d)
         if exclude is not None:
             allowed = allowed & (columns != exclude[rows, None])
         same_class = labels[rows, None] == ref_labels
-        same_modality = modality[rows, None] == ref_modality
-        for role in range(4):
+        within = allowed & (modality[rows, None] == ref_modality)
+        cross = allowed & ~within
+        for role, side in ((WITHIN_POS, within), (WITHIN_NEG, within), (CROSS_POS, cross), (CROSS_NEG, cross)):
             positive = role in (WITHIN_POS, CROSS_POS)
-            wanted = allowed & (same_class == positive) & (same_modality == (role < CROSS_POS))
+            wanted = side & same_class if positive else side & ~same_class
             distance[role, rows], index[role, rows] = _extreme(d, wanted, positive)
     distance[:, ~finite] = torch.nan
     index[:, ~finite] = -1
@@ -152,10 +149,10 @@ def _extreme(d: Tensor, wanted: Tensor, positive: bool) -> tuple[Tensor, Tensor]
     worst = -torch.inf if positive else torch.inf
     if d.shape[1] == 0:
         return d.new_full(d.shape[:1], worst), torch.full(d.shape[:1], -1, device=d.device)
-    masked = d.masked_fill(~wanted, worst)
-    best = masked.amax(dim=1) if positive else masked.amin(dim=1)
-    reached = wanted & (masked == best[:, None])
-    return best, torch.where(reached.any(dim=1), reached.int().argmax(dim=1), -1)
+    masked = torch.where(wanted, d, worst)
+    first = masked.argmax(dim=1) if positive else masked.argmin(dim=1)  # of equals
+    best = masked.gather(1, first[:, None])[:, 0]
+    return best, torch.where(best.isfinite(), first, -1)
 
 
 def backward_reference(
