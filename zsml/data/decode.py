@@ -25,7 +25,7 @@ def decode(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(_upright(image))
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"image {str(path)!r} cannot be opened: {error.strerror}") from error
     except (
@@ -39,6 +39,13 @@ def decode(path: str | Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         raise CorruptImage(str(path), f"{error}" or type(error).__name__) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # whatever damaged metadata can raise: the picture itself is sound
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

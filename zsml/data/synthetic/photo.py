@@ -33,7 +33,7 @@ def photo(parts: list[Part], random: Random, size: int) -> Image.Image:
     colour = np.asarray(index.convert("RGB").reduce(2), dtype=np.float32)  # [S, S, 3]
     heights = np.zeros(256, dtype=np.uint8)
     heights[1 : len(parts) + 1] = np.linspace(130, 255, len(parts))  # what is painted later lies nearer
-    small = index.reduce(1).resize((size, size), Image.Resampling.NEAREST)
+    small = index.resize((size, size), Image.Resampling.NEAREST)
     height = Image.fromarray(heights[np.asarray(small)])
     alpha = np.asarray(Image.fromarray(np.uint8(255) * (np.asarray(index) > 0)).reduce(2), dtype=np.float32) / 255
     light = random.random_sample() * TAU
