@@ -140,13 +140,13 @@ class HardestPairsSearch {
   }
 
   void measure_again(int64_t i, const bool (&doubtful)[kRoles], int64_t* index) const {
-    double best[kRoles];
+    T best[kRoles];
     for (int role = 0; role < kRoles; ++role) best[role] = worst(role);
     for (int64_t j = 0; j < candidates_.count; ++j) {
       const int role = role_of(candidate_label_[j] == label_[i], candidate_modality_[j] == modality_[i]);
       if (!doubtful[role] || !candidate_finite_[j] || j == exclude_[i] || (best[role] == 0 && !is_positive(role))) continue;
-      // double: one outlier sets the scale of the frame, and float squares of what is small beside it would vanish
-      const double d = squared_distance<double>(x_.row(i), candidates_.row(j), x_.depth, frame_.scale);
+      // Not in the frame: one outlier sets its scale, and the squares of what is small beside it would vanish.
+      const T d = exact_distance<T>(x_.row(i), candidates_.row(j), x_.depth);
       if (is_positive(role) ? d > best[role] : d < best[role]) {
         best[role] = d;
         index[role * x_.count + i] = j;
