@@ -124,7 +124,7 @@ def reference(
     columns = torch.arange(len(candidates), device=x.device)
     distance = torch.empty(4, len(x), dtype=_accumulate_dtype(x.dtype), device=x.device)
     index = torch.empty(4, len(x), dtype=torch.int64, device=x.device)
-    block = max(1, (1 << 20) // max(len(candidates), 1))
+    block = max(1, (1 << 18) // max(len(candidates), 1))  # 2 MiB of distances: they stay in the cache
     for start in range(0, len(x), block):
         rows = slice(start, start + block)
         d = torch.cdist(anchors[rows], candidates, compute_mode="donot_use_mm_for_euclid_dist")  # [block, M]
