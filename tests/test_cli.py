@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tiny_data import tiny_flags, write_tiny_folder
 
 import zsml
 from zsml.cli import HELP, main
+from zsml.engine.tables import demo_table
 
 COMMANDS = ("train", "evaluate", "embed", "data", "info", "demo")
 
@@ -249,3 +251,19 @@ def test_a_killed_run_resumes_from_its_last_epoch_as_if_nothing_had_happened(fol
     for name in ("model.safetensors", "training.safetensors"):
         one, other = (load_file(tmp_path / run / "checkpoints" / "step-00000060" / name) for run in "ab")
         assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+def test_the_demo_compares_chance_untrained_and_trained(monkeypatch, tmp_path, capsys):
+    import zsml.demo
+
+    monkeypatch.chdir(tmp_path)
+    small = {"arch": "test_resnet", "image_size": 32, "embedding_dim": 16, "epochs": 1, "batches_per_epoch": 2, "unseen": ("3",)}
+    monkeypatch.setattr(zsml.demo, "SETTINGS", replace(zsml.demo.SETTINGS, **small))
+    (tmp_path / "runs" / "demo").mkdir(parents=True)  # of an earlier demo: left as it is
+    assert main(["demo", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["run"] == str(Path("runs") / "demo-2") and Path(result["report"]).is_file()
+    assert (result["seen_classes"], result["unseen_classes"], result["queries"], result["gallery"]) == (97, 3, 300, 300)
+    assert 0.33 < result["chance_map"] < 0.35
+    shown = demo_table(result)
+    assert all(f"{result[key]:.4f}" in shown for key in ("chance_map", "untrained_map", "trained_map"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from zsml.data.dataset import MODALITIES
 from zsml.engine.config import TrainConfig
 from zsml.errors import CorruptImage, InputError
 
-THUMBNAIL, PER_MODALITY, LABEL_WIDTH, MOST_CLASSES = 96, 6, 150, 40  # pixels, images, pixels, rows of the sheet
+THUMBNAIL, LABEL_WIDTH, LETTER = 96, 150, 7  # pixels
+PER_MODALITY, MOST_CLASSES = 6, 40  # images in a row, rows of the sheet
 
 COLUMNS = ("sketches", "photos", "held_out_sketches", "held_out_photos")
 
@@ -66,8 +68,9 @@ def _draw_sheet(path: Path, parts: dict[tuple[str, str], Any]) -> None:
     canvas = Image.new("RGB", (width, THUMBNAIL * len(rows)), "white")
     draw = ImageDraw.Draw(canvas)
     for row, (part, label) in enumerate(rows):
-        name = parts[part, "photo"].classes[label] + ("\n(unseen)" if part == "test" else "")
-        draw.text((8, row * THUMBNAIL + THUMBNAIL // 3), name, fill="black")
+        name = parts[part, "photo"].classes[label] + (" (unseen)" if part == "test" else "")
+        lines = textwrap.wrap(name, LABEL_WIDTH // LETTER)
+        draw.text((8, row * THUMBNAIL + 8), "\n".join(lines), fill="black")
         for column, modality in enumerate(MODALITIES):
             dataset = parts[part, modality]
             own = (dataset.labels == label).nonzero().flatten()
