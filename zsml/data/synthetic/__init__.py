@@ -17,8 +17,8 @@ from zsml.data.dataset import MODALITIES, ImageDataset
 from zsml.data.keys import numpy_stream
 from zsml.data.split import check_fraction, held_out_count, split_classes
 from zsml.data.synthetic.grammar import ObjectClass, object_classes
-from zsml.data.synthetic.photo import photo
-from zsml.data.synthetic.sketch import sketch
+from zsml.data.synthetic.photo import draw_photo
+from zsml.data.synthetic.sketch import draw_sketch
 from zsml.errors import InputError
 
 
@@ -36,7 +36,7 @@ class SyntheticDataset(ImageDataset):
         """Generate image number index."""
         thing, number = self.objects[int(self.labels[index])], self.numbers[index % len(self.numbers)]
         random = numpy_stream(*thing.traits.key, MODALITIES[self.modality], number)
-        render = photo if MODALITIES[self.modality] == "photo" else sketch
+        render = draw_photo if MODALITIES[self.modality] == "photo" else draw_sketch
         return render(thing.specimen(random), random, self.image_size)
 
 

@@ -16,10 +16,10 @@ from zsml.data.synthetic.shapes import BODY, DARK, LIGHT, SECOND, TAU, Part
 Random = np.random.RandomState
 
 
-def photo(parts: list[Part], random: Random, size: int) -> Image.Image:
+def draw_photo(parts: list[Part], random: Random, size: int) -> Image.Image:
     """An RGB picture of size x size pixels."""
     frame = 2 * size  # shapes are drawn at twice the size, then averaged
-    points, unit = place(parts, random, frame, turn=0.07, fill=(0.62, 0.9))
+    points, unit = place(parts, random, frame, turn=0.04, fill=(0.74, 0.92))
     index = Image.new("P", (frame, frame), 0)
     draw = ImageDraw.Draw(index)
     for k, (part, outline) in enumerate(zip(parts, points, strict=True), start=1):

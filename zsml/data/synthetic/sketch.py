@@ -42,12 +42,12 @@ def some_hand(random: Random) -> Hand:
     )
 
 
-def sketch(parts: list[Part], random: Random, size: int) -> Image.Image:
+def draw_sketch(parts: list[Part], random: Random, size: int) -> Image.Image:
     """An RGB picture of size x size pixels, dark strokes on white."""
     frame = 2 * size
     hand = some_hand(random)
     parts = [part for part in parts if not part.detail or random.random_sample() >= hand.terse]
-    points, unit = place(parts, random, frame, turn=0.04, fill=(0.66, 0.92))
+    points, unit = place(parts, random, frame, turn=0.025, fill=(0.76, 0.93))
     paper = Image.new("L", (frame, frame), 255)
     draw = ImageDraw.Draw(paper)
     for part, outline in zip(parts, points, strict=True):
