@@ -69,7 +69,7 @@ __device__ inline double block_sum(double value, double* shared) {  // shared [k
   return value;
 }
 
-// The shift: the mean of the candidates where it is much longer than their spread, else 0. One block.
+// The shift: the mean of the candidates, on a grid, where it is much longer than their spread, else 0. One block.
 template <class T>
 __global__ void __launch_bounds__(kShiftThreads) choose_shift(const double* __restrict__ column_sum, const double* __restrict__ square_sum,
                                                               const uint8_t* __restrict__ finite, int64_t count, int64_t depth,
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(kShiftThreads) choose_shift(const double* __re
   mean_squared = block_sum(mean_squared, shared);
   squares = block_sum(squares, shared);
   const double variance = rows > 0 && squares / rows > mean_squared ? squares / rows - mean_squared : 0;
-  if (mean_squared > kCentreAbove * variance) return;
-  for (int64_t k = threadIdx.x; k < depth; k += kShiftThreads) shift[k] = T(0);
+  const bool centre = mean_squared > kCentreAbove * variance;
+  for (int64_t k = threadIdx.x; k < depth; k += kShiftThreads) shift[k] = centre ? static_cast<T>(snapped(shift[k], variance, depth)) : T(0);
 }
 
 // Squared lengths in the frame; NaN for a row that must not be chosen.
