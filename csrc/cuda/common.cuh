@@ -25,6 +25,11 @@ T* data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
+template <class T>
+const T* input(const Tensor& t) {  // never asks torch for a copy of its own, as writing might
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
 inline int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
 }  // namespace zsml::cuda

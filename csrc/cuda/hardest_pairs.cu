@@ -16,19 +16,19 @@ namespace {
 
 // Up to this many pairs, measuring each directly in one launch beats the several launches of the tiled search.
 constexpr int64_t kSmallPairs = 1 << 19;
-constexpr int64_t kSmallCandidates = 16384;  // one byte of shared memory each
+constexpr int64_t kSmallCandidates = 16384;  // a single block goes through all of them
 // Up to this many reads of index the gradient scans it; beyond, it sorts.
 constexpr int64_t kScanReads = int64_t{1} << 26;
 
-const int64_t* ids(const Tensor& t) { return static_cast<const int64_t*>(t.const_data_ptr()); }
+const int64_t* ids(const Tensor& t) { return input<int64_t>(t); }
 const int64_t* ids(const OptionalTensor& t) { return t ? ids(*t) : nullptr; }
 
 template <class S, class T>
 void launch_small(const HardestPairsInput& in, const Tensor& distance, const Tensor& index, cudaStream_t stream) {
   const int64_t anchors = in.x.size(0), candidates = in.refs.size(0);
-  hardest_pairs_small<S, T><<<anchors, kSmallThreads, std::max<int64_t>(candidates, 1), stream>>>(
-      data<S>(in.x), ids(in.labels), ids(in.modality), data<S>(in.refs), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors,
-      candidates, in.x.size(1), data<T>(distance), data<int64_t>(index));
+  hardest_pairs_small<S, T><<<anchors, kSmallThreads, 0, stream>>>(
+      input<S>(in.x), ids(in.labels), ids(in.modality), input<S>(in.refs), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self,
+      anchors, candidates, in.x.size(1), data<T>(distance), data<int64_t>(index));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -48,7 +48,7 @@ struct Framed {
     if (in.self) finite = ref_finite;
     else inspect(in.x, finite, stream);
     sum_columns<S, T><<<dim3(ceil_div(depth, kColumnsPerBlock), kStripes), dim3(kColumnsPerBlock, kStripeRows), 0, stream>>>(
-        data<S>(in.refs), data<uint8_t>(ref_finite), candidates, depth, data<T>(largest), data<double>(sums), data<double>(sums) + kStripes * depth);
+        input<S>(in.refs), data<uint8_t>(ref_finite), candidates, depth, data<T>(largest), data<double>(sums), data<double>(sums) + kStripes * depth);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     choose_shift<T><<<1, kShiftThreads, 0, stream>>>(data<double>(sums), data<double>(sums) + kStripes * depth, data<uint8_t>(ref_finite), candidates,
                                                      depth, data<T>(shift));
@@ -64,16 +64,16 @@ struct Framed {
   void inspect(const Tensor& rows, Tensor& out, cudaStream_t stream) {
     out = scratch(rows, {std::max<int64_t>(rows.size(0), 1)}, ScalarType::Byte);
     if (rows.size(0) == 0) return;
-    inspect_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(data<S>(rows), rows.size(0), rows.size(1), data<uint8_t>(out),
-                                                                                          data<T>(largest));
+    inspect_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(
+        input<S>(rows), rows.size(0), rows.size(1), data<uint8_t>(out), data<T>(largest));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
   void measure(const Tensor& rows, const Tensor& usable, Tensor& out, cudaStream_t stream) {
     out = scratch(rows, {std::max<int64_t>(rows.size(0), 1)}, accumulate_type(rows.scalar_type()));
     if (rows.size(0) == 0) return;
-    measure_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(data<S>(rows), data<uint8_t>(usable), rows.size(0),
-                                                                                          rows.size(1), data<T>(largest), data<T>(shift), data<T>(out));
+    measure_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(
+        input<S>(rows), data<uint8_t>(usable), rows.size(0), rows.size(1), data<T>(largest), data<T>(shift), data<T>(out));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 };
@@ -90,14 +90,14 @@ void launch_tiled(const HardestPairsInput& in, const Tensor& distance, const Ten
   const Tensor where = scratch(in.x, {splits, kRoles, anchors}, ScalarType::Long);
   const PartialWinners<T> partial{data<T>(value), data<int64_t>(where)};
   search_tiles<S, T><<<dim3(anchor_tiles, splits), Shape::threads, 0, stream>>>(
-      data<S>(in.x), data<uint8_t>(frame.finite), ids(in.labels), ids(in.modality), data<S>(in.refs), data<uint8_t>(frame.ref_finite),
+      input<S>(in.x), data<uint8_t>(frame.finite), ids(in.labels), ids(in.modality), input<S>(in.refs), data<uint8_t>(frame.ref_finite),
       data<T>(frame.ref_norm), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors, candidates, depth, data<T>(frame.largest),
       data<T>(frame.shift), partial);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   finish_anchors<S, T><<<anchors, kRoles * kWarp, 0, stream>>>(
-      data<S>(in.x), data<uint8_t>(frame.finite), data<T>(frame.norm), ids(in.labels), ids(in.modality), data<S>(in.refs),
+      input<S>(in.x), data<uint8_t>(frame.finite), data<T>(frame.norm), ids(in.labels), ids(in.modality), input<S>(in.refs),
       data<uint8_t>(frame.ref_finite), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors, candidates, depth,
-      data<T>(frame.largest), partial, static_cast<int>(splits), data<T>(distance), data<int64_t>(index));
+      partial, static_cast<int>(splits), data<T>(distance), data<int64_t>(index));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -116,7 +116,7 @@ void launch_gradient(const HardestPairsGradientInput& in, bool own, bool incomin
   Tensor sorted, order;
   const bool sort = incoming && kRoles * anchors > kScanReads / rows;
   if (sort) std::tie(sorted, order) = stable_sort(torch::stable::view(in.index, {kRoles * anchors}));
-  const Pairs<S, T> pairs{data<S>(in.x), data<S>(in.refs), data<T>(in.grad), data<T>(in.distance), ids(in.index), anchors, depth};
+  const Pairs<S, T> pairs{input<S>(in.x), input<S>(in.refs), input<T>(in.grad), input<T>(in.distance), ids(in.index), anchors, depth};
   pair_gradient<S, T><<<dim3(rows, ceil_div(depth, kGradientColumns)), kGradientThreads, 0, stream>>>(
       pairs, own, incoming, sort ? ids(sorted) : nullptr, sort ? ids(order) : nullptr, data<S>(out));
   STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -1,5 +1,6 @@
 // hardest_pairs for small batches: one launch, one block per anchor, every pair measured by direct differences. What counts
-// there is latency, and sum_k (a_k - b_k)^2 needs no frame, no second look and no intermediate in global memory.
+// there is latency, and sum_k (a_k - b_k)^2 needs no frame, no second look and no intermediate in global memory: every row is
+// read once.
 #pragma once
 
 #include "warp.cuh"
@@ -21,38 +22,27 @@ __global__ void __launch_bounds__(kSmallThreads) hardest_pairs_small(
     int64_t anchors, int64_t candidates, int64_t depth,
     T* __restrict__ distance,                    // [4, B]
     int64_t* __restrict__ index) {               // [4, B]
-  extern __shared__ unsigned char finite[];      // [M]
   constexpr int warps = kSmallThreads / kWarp;
   __shared__ T warp_value[kRoles][warps];
   __shared__ int64_t warp_index[kRoles][warps];
-  __shared__ T warp_scale[warps];
   const int64_t i = blockIdx.x;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const S* anchor = x + i * depth;
 
-  const T own_largest = warp_largest<T>(anchor, depth);
-  T largest = own_largest;
-  for (int64_t j = warp; j < candidates; j += warps) {
-    const T row = warp_largest<T>(refs + j * depth, depth);
-    if (lane == 0) finite[j] = row >= T(0);
-    largest = row > largest ? row : largest;
-  }
-  if (lane == 0) warp_scale[warp] = largest;
-  __syncthreads();
-  for (int w = 0; w < warps; ++w) largest = warp_scale[w] > largest ? warp_scale[w] : largest;
-  const T scale = frame_scale(largest);
-
+  const bool usable = warp_largest<T>(anchor, depth) >= T(0);
   T best[kRoles];
   int64_t where[kRoles];
   for (int role = 0; role < kRoles; ++role) best[role] = worst<T>(role), where[role] = -1;
   const int64_t skipped = self ? i : exclude ? exclude[i] : -1;
   for (int64_t j = warp; j < candidates; j += warps) {  // ascending, so a strict comparison keeps the lowest index
-    if (j == skipped || !finite[j]) continue;
-    const T squared = warp_squared_distance(anchor, refs + j * depth, depth, scale);
+    if (j == skipped) continue;
+    const T measured = warp_distance<T>(anchor, refs + j * depth, depth);
+    // Only what is not a finite distance may come from a row with a NaN or infinity; or the two are merely too far apart for T.
+    if (!(measured < infinity<T>()) && warp_largest<T>(refs + j * depth, depth) < T(0)) continue;
     const int own_role = role_of(ref_labels[j] == labels[i], ref_modality[j] == modality[i]);
 #pragma unroll
     for (int role = 0; role < kRoles; ++role)
-      if (role == own_role && beats(role, squared, j, best[role], where[role])) best[role] = squared, where[role] = j;
+      if (role == own_role && beats(role, measured, j, best[role], where[role])) best[role] = measured, where[role] = j;
   }
   if (lane == 0)
     for (int role = 0; role < kRoles; ++role) warp_value[role][warp] = best[role], warp_index[role][warp] = where[role];
@@ -64,8 +54,7 @@ __global__ void __launch_bounds__(kSmallThreads) hardest_pairs_small(
     int64_t winner = -1;
     for (int w = 0; w < warps; ++w)
       if (beats(role, warp_value[role][w], warp_index[role][w], value, winner)) value = warp_value[role][w], winner = warp_index[role][w];
-    const bool usable = own_largest >= T(0);
-    distance[role * anchors + i] = !usable ? static_cast<T>(NAN) : winner < 0 ? value : sqrt(value) / scale;
+    distance[role * anchors + i] = usable ? value : static_cast<T>(NAN);
     index[role * anchors + i] = usable ? winner : -1;
   }
 }

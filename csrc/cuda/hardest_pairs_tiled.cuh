@@ -131,7 +131,6 @@ __global__ void __launch_bounds__(TileShape<T>::threads) search_tiles(
     __syncthreads();
   }
 
-  __syncthreads();
   for (int at = threadIdx.x; at < kRoles * Shape::height; at += Shape::threads) {
     const int role = at / Shape::height, row = at % Shape::height;
     if (first_anchor + row >= anchors) continue;
@@ -147,8 +146,8 @@ __global__ void __launch_bounds__(kRoles* kWarp) finish_anchors(
     const S* __restrict__ x, const uint8_t* __restrict__ finite, const T* __restrict__ norm, const int64_t* __restrict__ labels,
     const int64_t* __restrict__ modality, const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite,
     const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality, const int64_t* __restrict__ exclude, bool self,
-    int64_t anchors, int64_t candidates, int64_t depth, const T* __restrict__ largest, PartialWinners<T> partial, int splits,
-    T* __restrict__ distance, int64_t* __restrict__ index) {
+    int64_t anchors, int64_t candidates, int64_t depth, PartialWinners<T> partial, int splits, T* __restrict__ distance,
+    int64_t* __restrict__ index) {
   const int64_t i = blockIdx.x;
   const int role = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t at = role * anchors + i;
@@ -166,20 +165,20 @@ __global__ void __launch_bounds__(kRoles* kWarp) finish_anchors(
     if (lane == 0) distance[at] = best, index[at] = -1;
     return;
   }
-  const T scale = frame_scale(*largest);
   const S* anchor = x + i * depth;
-  if (best + norm[i] < static_cast<T>(kTrustedFraction) * norm[i]) {
+  // Small against |a|^2: cancellation. Small against the frame, whose scale one outlier may have set: underflow.
+  if (best + norm[i] < static_cast<T>(kTrustedFraction) * norm[i] + kVanishing<T>) {
     const int64_t skipped = self ? i : exclude ? exclude[i] : -1;
     const int64_t own_label = labels[i], own_modality = modality[i];
     best = worst<T>(role), where = -1;
     for (int64_t j = 0; j < candidates; ++j) {
       if (j == skipped || !ref_finite[j] || role_of(ref_labels[j] == own_label, ref_modality[j] == own_modality) != role) continue;
-      const T squared = warp_squared_distance(anchor, refs + j * depth, depth, scale);
-      if (beats(role, squared, j, best, where)) best = squared, where = j;
+      const T measured = warp_distance<T>(anchor, refs + j * depth, depth);
+      if (beats(role, measured, j, best, where)) best = measured, where = j;
     }
   }
-  const T squared = warp_squared_distance(anchor, refs + where * depth, depth, scale);
-  if (lane == 0) distance[at] = sqrt(squared) / scale, index[at] = where;
+  const T measured = warp_distance<T>(anchor, refs + where * depth, depth);
+  if (lane == 0) distance[at] = measured, index[at] = where;
 }
 
 }  // namespace zsml::cuda

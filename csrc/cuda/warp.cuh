@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "../hardest_pairs.h"
 
@@ -45,6 +46,10 @@ __device__ bool beats(int role, T value, int64_t j, T best, int64_t best_j) {
   return is_positive(role) ? value > best : value < best;
 }
 
+// Sums of squares below this may have lost digits to underflow.
+template <class T>
+constexpr T kVanishing = std::numeric_limits<T>::min() / (std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon());
+
 // A power of two that brings the largest coordinate near 1: exact, and nothing can overflow.
 template <class T>
 __device__ T frame_scale(T largest) {
@@ -70,7 +75,7 @@ __device__ T warp_largest(const S* row, int64_t depth) {
   return poison == T(0) ? largest : T(-1);
 }
 
-// One warp measures one pair: sum_k ((a_k - b_k) scale)^2, without cancellation however close the two are.
+// sum_k ((a_k - b_k) scale)^2, without cancellation however close the two are.
 template <class T, class S>
 __device__ T warp_squared_distance(const S* a, const S* b, int64_t depth, T scale) {
   T sum = 0;
@@ -79,6 +84,23 @@ __device__ T warp_squared_distance(const S* a, const S* b, int64_t depth, T scal
     sum += difference * difference;
   }
   return warp_sum(sum);
+}
+
+// One warp measures one pair: sqrt(sum_k (a_k - b_k)^2); where the plain sum would over- or underflow, in units of the largest
+// difference. Infinite where a difference is; every lane takes the same branch, for all hold the same bits.
+template <class T, class S>
+__device__ T warp_distance(const S* a, const S* b, int64_t depth) {
+  const T plain = warp_squared_distance(a, b, depth, T(1));
+  if (plain > kVanishing<T> && plain < infinity<T>()) return sqrt(plain);
+  T largest = 0;
+  for (int64_t k = threadIdx.x % kWarp; k < depth; k += kWarp) {
+    const T difference = static_cast<T>(a[k]) - static_cast<T>(b[k]), size = difference < T(0) ? -difference : difference;
+    largest = size > largest ? size : largest;
+  }
+  largest = warp_max(largest);
+  if (largest == infinity<T>()) return largest;
+  const T scale = frame_scale(largest);
+  return sqrt(warp_squared_distance(a, b, depth, scale)) / scale;
 }
 
 }  // namespace zsml::cuda
