@@ -1,5 +1,5 @@
 // The backward pass of hardest_pairs. With g the gradient of d(i, j):
-//   d d(i, j) / d x_i = (x_i - r_j) / d(i, j) = - d d(i, j) / d r_j,  and 0 where d = 0.
+//   d d(i, j) / d x_i = (x_i - r_j) / d(i, j) = - d d(i, j) / d r_j,  and 0 where d = 0 or d has overflowed.
 // One block gathers all that belongs to one row, in ascending order of (role, anchor): no atomics, the same bits every run.
 #pragma once
 
@@ -20,7 +20,7 @@ struct Pairs {
   const int64_t* index;    // [4, B]
   int64_t anchors, depth;
 
-  __device__ bool counts(int64_t at) const { return index[at] >= 0 && distance[at] > T(0); }
+  __device__ bool counts(int64_t at) const { return index[at] >= 0 && distance[at] > T(0) && distance[at] < infinity<T>(); }
   __device__ T weight(int64_t at) const { return grad[at] / distance[at]; }
 };
 
