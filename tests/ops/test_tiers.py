@@ -137,6 +137,12 @@ def test_real_cuda_tensor_without_cuda_kernels(tmp_path):
     assert done.returncode != 0 and "ZSML_BUILD=cuda" in done.stderr
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the CUDA cases of tests/ops were not collected")
+def test_cuda_cases_were_collected():
+    """Without a GPU they are left out rather than skipped one by one; with one, the kernels must be there to be tested."""
+    assert _ext.cuda_reason is None, f"there is a GPU but no CUDA kernels: {_ext.cuda_reason}"
+
+
 def test_import_is_light():
     """`zsml --help` must be quick: torch is not imported before something needs it."""
     done = python("import sys, zsml; print(sorted({'torch', 'numpy', 'timm'} & set(sys.modules)))")
