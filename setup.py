@@ -44,7 +44,9 @@ def sources(folder, ending):
 
 
 def headers():
-    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h*")) + sorted((ROOT / "csrc").rglob("*.cuh"))]
+    return [
+        str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h*")) + sorted((ROOT / "csrc").rglob("*.cuh"))
+    ]
 
 
 def plan():
@@ -87,7 +89,9 @@ def plan():
     elif not home or not Path(home, "bin", "nvcc").exists():
         skipped["cuda"] = "nvcc not found (set CUDA_HOME to the CUDA toolkit)"
     else:
-        release = re.search(r"release (\d+)\.", subprocess.run([f"{home}/bin/nvcc", "--version"], capture_output=True, text=True).stdout)
+        release = re.search(
+            r"release (\d+)\.", subprocess.run([f"{home}/bin/nvcc", "--version"], capture_output=True, text=True).stdout
+        )
         if release and release.group(1) != torch.version.cuda.split(".")[0]:
             skipped["cuda"] = f"nvcc is CUDA {release.group(1)}, torch was built with CUDA {torch.version.cuda}"
         else:
@@ -114,7 +118,11 @@ def report(built, skipped):
     parts = []
     for tier, name in (("cpu", "zsml._C"), ("cuda", "zsml._C_cuda")):
         if name in built:
-            parts.append("cpu kernels built (portable, avx2, avx512)" if tier == "cpu" else f"cuda kernels built for {os.environ['TORCH_CUDA_ARCH_LIST']}")
+            parts.append(
+                "cpu kernels built (portable, avx2, avx512)"
+                if tier == "cpu"
+                else f"cuda kernels built for {os.environ['TORCH_CUDA_ARCH_LIST']}"
+            )
         else:
             parts.append(f"{tier} kernels not built: {skipped.get(tier, 'unknown reason')}")
     line = "zsml: " + "; ".join(parts)

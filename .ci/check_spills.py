@@ -1,4 +1,4 @@
-"""Reads the compiler's resource report (ptxas -v) and fails on a kernel that spills registers, unless it is listed with a reason."""
+"""Reads the compiler's resource report (ptxas -v); a kernel that spills registers fails, unless it is listed with a reason."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ ALLOWED: dict[str, str] = {}
 
 log = Path(sys.argv[1]).read_text(errors="replace")
 pattern = re.compile(
-    r"Compiling entry function '(\S+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers", re.DOTALL
+    r"Compiling entry function '(\S+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
+    re.DOTALL,
 )
 kernels = pattern.findall(log)
 if not kernels:
     sys.exit(f"{sys.argv[1]}: no ptxas report found; compile with -Xptxas=-v")
-names = subprocess.run(["c++filt"], input="\n".join(k[0] for k in kernels), capture_output=True, text=True, check=True).stdout.splitlines()
+names = subprocess.run(
+    ["c++filt"], input="\n".join(k[0] for k in kernels), capture_output=True, text=True, check=True
+).stdout.splitlines()
 failures = 0
 registers: dict[str, list[str]] = {}
 for (_, target, stores, loads, used), name in zip(kernels, names, strict=True):
@@ -25,7 +28,9 @@ for (_, target, stores, loads, used), name in zip(kernels, names, strict=True):
     registers.setdefault(short, []).append(f"{target}: {used}")
     if (stores, loads) != ("0", "0"):
         reason = next((why for part, why in ALLOWED.items() if part in short), None)
-        print(f"{short} for {target} spills: {stores} bytes stored, {loads} loaded" + (f" (accepted: {reason})" if reason else ""))
+        print(
+            f"{short} for {target} spills: {stores} bytes stored, {loads} loaded" + (f" (accepted: {reason})" if reason else "")
+        )
         failures += reason is None
 for short, used in sorted(registers.items()):
     print(f"{short:60s} registers {', '.join(used)}")

@@ -63,7 +63,9 @@ def agreeing(providers: dict, data: tuple) -> dict:
         error = abs(value.double() - truth_value) / truth_value
         gradient_error = (grad.double() - truth_grad).norm() / truth_grad.norm()
         if error > 1e-4 or gradient_error > 2e-2:  # float32 search may swap partners at equal distance up to rounding
-            sys.exit(f"{name} disagrees at B = {len(x)}: value by {error:.1e}, gradient by {gradient_error:.1e}; nothing is timed")
+            sys.exit(
+                f"{name} disagrees at B = {len(x)}: value by {error:.1e}, gradient by {gradient_error:.1e}; nothing is timed"
+            )
         able[name] = loss
     return able
 
@@ -79,13 +81,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     machine = measure.describe_machine(arguments.device)
-    print(f"{machine['device']}, {arguments.threads} threads, torch {machine['torch']}, D = {arguments.depth}, float32, forward + backward")
+    print(f"{machine['device']}, {arguments.threads} threads, torch {machine['torch']}, D = {arguments.depth}, float32, f + b")
     rows = []
     for B in arguments.sizes:
         data = batch(B, arguments.depth, arguments.device)
         torch.compiler.reset()
         providers = agreeing(PROVIDERS, data)
-        calls = {name: (lambda loss=loss: step(loss, *data)) for name, loss in providers.items()}
+        calls = {name: (lambda loss=loss, data=data: step(loss, *data)) for name, loss in providers.items()}
         peaks = {}
         for name, call in calls.items():
             gc.collect()
@@ -93,9 +95,22 @@ def main() -> None:
         samples = measure.rounds(calls, arguments.budget)
         base = statistics.median(samples["zsml"])
         for name, seconds in samples.items():
-            rows.append(measure.row("mathm_loss", name, "forward+backward", {"B": B, "D": arguments.depth}, "float32", seconds, peaks[name], machine))
+            rows.append(
+                measure.row(
+                    "mathm_loss",
+                    name,
+                    "forward+backward",
+                    {"B": B, "D": arguments.depth},
+                    "float32",
+                    seconds,
+                    peaks[name],
+                    machine,
+                )
+            )
             slower = statistics.median(seconds) / base
-            print(f"B {B:6d}  {name:18s} {rows[-1]['median_ms']:10.2f} ms  x{slower:6.1f}  peak +{peaks[name]:8.1f} MiB", flush=True)
+            print(
+                f"B {B:6d}  {name:18s} {rows[-1]['median_ms']:10.2f} ms  x{slower:6.1f}  peak +{peaks[name]:8.1f} MiB", flush=True
+            )
     if arguments.save:
         print(f"saved {measure.save(rows, arguments.save)}")
 

@@ -70,7 +70,10 @@ def _status_kib(field: str) -> int:
 
 def describe_machine(device: str) -> dict[str, object]:
     """What a reader needs to know about where a row comes from."""
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
@@ -82,7 +85,16 @@ def describe_machine(device: str) -> dict[str, object]:
     }
 
 
-def row(op: str, provider: str, mode: str, shape: dict[str, int], dtype: str, seconds: list[float], peak_mib: float | None, machine: dict) -> dict:
+def row(
+    op: str,
+    provider: str,
+    mode: str,
+    shape: dict[str, int],
+    dtype: str,
+    seconds: list[float],
+    peak_mib: float | None,
+    machine: dict,
+) -> dict:
     """One result: the median and the 20 and 80 % quantiles of the samples in milliseconds, and the extra memory."""
     ordered = sorted(seconds)
     at = lambda q: ordered[round(q * (len(ordered) - 1))] * 1e3  # noqa: E731

@@ -36,9 +36,7 @@ def _load(stem: str) -> str | None:
 
 
 cpu_reason = _load("_C")
-cuda_reason = cpu_reason or (
-    "this torch is a CPU-only build" if torch.version.cuda is None else _load("_C_cuda")
-)
+cuda_reason = cpu_reason or ("this torch is a CPU-only build" if torch.version.cuda is None else _load("_C_cuda"))
 
 
 def tier() -> str:

@@ -5,10 +5,10 @@
 
 namespace zsml::cuda {
 
-constexpr int kRowThreads = 256;          // one warp per row
-constexpr int kStripes = 64;              // the rows are summed in a fixed number of stripes, so results never depend on the device
+constexpr int kRowThreads = 256;  // one warp per row
+constexpr int kStripes = 64;      // the rows are summed in a fixed number of stripes, so results never depend on the device
 constexpr int kColumnsPerBlock = kWarp;
-constexpr int kStripeRows = 8;            // rows a stripe's block looks at side by side
+constexpr int kStripeRows = 8;  // rows a stripe's block looks at side by side
 constexpr int kShiftThreads = 256;
 
 // Raises a non-negative maximum: such numbers are ordered like their bits.
@@ -19,8 +19,8 @@ __device__ inline void raise(double* maximum, double value) {
 
 // finite[r] and the largest coordinate of all finite rows; *largest starts at 0.
 template <class S, class T>
-__global__ void __launch_bounds__(kRowThreads) inspect_rows(const S* __restrict__ rows, int64_t count, int64_t depth,
-                                                            uint8_t* __restrict__ finite, T* __restrict__ largest) {
+__global__ void __launch_bounds__(kRowThreads)
+    inspect_rows(const S* __restrict__ rows, int64_t count, int64_t depth, uint8_t* __restrict__ finite, T* __restrict__ largest) {
   const int64_t r = blockIdx.x * static_cast<int64_t>(kRowThreads / kWarp) + threadIdx.x / kWarp;
   if (r >= count) return;
   const T row = warp_largest<T>(rows + r * depth, depth);
@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kRowThreads) inspect_rows(const S* __restrict_
 template <class S, class T>
 __global__ void sum_columns(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t count, int64_t depth,
                             const T* __restrict__ largest,
-                            double* __restrict__ column_sum,   // [kStripes, D]
-                            double* __restrict__ square_sum) { // [kStripes, D]
+                            double* __restrict__ column_sum,    // [kStripes, D]
+                            double* __restrict__ square_sum) {  // [kStripes, D]
   __shared__ double sums[kStripeRows][kColumnsPerBlock], squares[kStripeRows][kColumnsPerBlock];
   const int64_t k = blockIdx.x * static_cast<int64_t>(kColumnsPerBlock) + threadIdx.x;
   const int64_t stripe = blockIdx.y;
@@ -94,9 +94,9 @@ __global__ void __launch_bounds__(kShiftThreads) choose_shift(const double* __re
 
 // Squared lengths in the frame; NaN for a row that must not be chosen.
 template <class S, class T>
-__global__ void __launch_bounds__(kRowThreads) measure_rows(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t count,
-                                                            int64_t depth, const T* __restrict__ largest, const T* __restrict__ shift,
-                                                            T* __restrict__ norm) {
+__global__ void __launch_bounds__(kRowThreads)
+    measure_rows(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t count, int64_t depth, const T* __restrict__ largest,
+                 const T* __restrict__ shift, T* __restrict__ norm) {
   const int64_t r = blockIdx.x * static_cast<int64_t>(kRowThreads / kWarp) + threadIdx.x / kWarp;
   if (r >= count) return;
   const T scale = frame_scale(*largest);

@@ -26,9 +26,9 @@ const int64_t* ids(const OptionalTensor& t) { return t ? ids(*t) : nullptr; }
 template <class S, class T>
 void launch_small(const HardestPairsInput& in, const Tensor& distance, const Tensor& index, cudaStream_t stream) {
   const int64_t anchors = in.x.size(0), candidates = in.refs.size(0);
-  hardest_pairs_small<S, T><<<anchors, kSmallThreads, 0, stream>>>(
-      input<S>(in.x), ids(in.labels), ids(in.modality), input<S>(in.refs), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self,
-      anchors, candidates, in.x.size(1), data<T>(distance), data<int64_t>(index));
+  hardest_pairs_small<S, T><<<anchors, kSmallThreads, 0, stream>>>(input<S>(in.x), ids(in.labels), ids(in.modality), input<S>(in.refs),
+                                                                   ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors,
+                                                                   candidates, in.x.size(1), data<T>(distance), data<int64_t>(index));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -45,8 +45,10 @@ struct Framed {
     const Tensor sums = scratch(in.x, {2, kStripes, depth}, ScalarType::Double);
     STD_CUDA_CHECK(cudaMemsetAsync(data<T>(largest), 0, sizeof(T), stream));
     inspect(in.refs, ref_finite, stream);
-    if (in.self) finite = ref_finite;
-    else inspect(in.x, finite, stream);
+    if (in.self)
+      finite = ref_finite;
+    else
+      inspect(in.x, finite, stream);
     sum_columns<S, T><<<dim3(ceil_div(depth, kColumnsPerBlock), kStripes), dim3(kColumnsPerBlock, kStripeRows), 0, stream>>>(
         input<S>(in.refs), data<uint8_t>(ref_finite), candidates, depth, data<T>(largest), data<double>(sums), data<double>(sums) + kStripes * depth);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -54,8 +56,10 @@ struct Framed {
                                                      depth, data<T>(shift));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     measure(in.refs, ref_finite, ref_norm, stream);
-    if (in.self) norm = ref_norm;
-    else measure(in.x, finite, norm, stream);
+    if (in.self)
+      norm = ref_norm;
+    else
+      measure(in.x, finite, norm, stream);
   }
 
  private:
@@ -64,8 +68,8 @@ struct Framed {
   void inspect(const Tensor& rows, Tensor& out, cudaStream_t stream) {
     out = scratch(rows, {std::max<int64_t>(rows.size(0), 1)}, ScalarType::Byte);
     if (rows.size(0) == 0) return;
-    inspect_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(
-        input<S>(rows), rows.size(0), rows.size(1), data<uint8_t>(out), data<T>(largest));
+    inspect_rows<S, T><<<ceil_div(rows.size(0), kRowsPerBlock), kRowThreads, 0, stream>>>(input<S>(rows), rows.size(0), rows.size(1),
+                                                                                          data<uint8_t>(out), data<T>(largest));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
@@ -96,8 +100,8 @@ void launch_tiled(const HardestPairsInput& in, const Tensor& distance, const Ten
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   finish_anchors<S, T><<<anchors, kRoles * kWarp, 0, stream>>>(
       input<S>(in.x), data<uint8_t>(frame.finite), data<T>(frame.norm), ids(in.labels), ids(in.modality), input<S>(in.refs),
-      data<uint8_t>(frame.ref_finite), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors, candidates, depth,
-      partial, static_cast<int>(splits), data<T>(distance), data<int64_t>(index));
+      data<uint8_t>(frame.ref_finite), ids(in.ref_labels), ids(in.ref_modality), ids(in.exclude), in.self, anchors, candidates, depth, partial,
+      static_cast<int>(splits), data<T>(distance), data<int64_t>(index));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -137,8 +141,10 @@ std::tuple<Tensor, Tensor> hardest_pairs(const Tensor& x, const Tensor& labels, 
   with_element_type(x.scalar_type(), [&](auto element) {
     using S = decltype(element);
     using T = typename Accumulate<S>::type;
-    if (small) launch_small<S, T>(in, distance, index, stream);
-    else launch_tiled<S, T>(in, distance, index, stream);
+    if (small)
+      launch_small<S, T>(in, distance, index, stream);
+    else
+      launch_tiled<S, T>(in, distance, index, stream);
   });
   return {distance, index};
 }

@@ -29,8 +29,8 @@ struct PartialWinners {
 
 // One step of the product: `step` columns of `extent` rows into shared memory, transposed, in the frame.
 template <class S, class T, int extent>
-__device__ void load_tile(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t first, int64_t count, int64_t depth,
-                          int64_t k0, T scale, const T* __restrict__ shift, T (*tile)[extent + 4]) {
+__device__ void load_tile(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t first, int64_t count, int64_t depth, int64_t k0,
+                          T scale, const T* __restrict__ shift, T (*tile)[extent + 4]) {
   using Shape = TileShape<T>;
   const int k = threadIdx.x % Shape::step;
   for (int r = threadIdx.x / Shape::step; r < extent; r += Shape::threads / Shape::step) {
@@ -42,12 +42,12 @@ __device__ void load_tile(const S* __restrict__ rows, const uint8_t* __restrict_
 
 // grid (anchor tiles, splits): each block goes through its share of the candidate tiles for `height` anchors.
 template <class S, class T>
-__global__ void __launch_bounds__(TileShape<T>::threads) search_tiles(
-    const S* __restrict__ x, const uint8_t* __restrict__ finite, const int64_t* __restrict__ labels, const int64_t* __restrict__ modality,
-    const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite, const T* __restrict__ ref_norm,
-    const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality,
-    const int64_t* __restrict__ exclude, bool self, int64_t anchors, int64_t candidates, int64_t depth,
-    const T* __restrict__ largest, const T* __restrict__ shift, PartialWinners<T> out) {
+__global__ void __launch_bounds__(TileShape<T>::threads)
+    search_tiles(const S* __restrict__ x, const uint8_t* __restrict__ finite, const int64_t* __restrict__ labels,
+                 const int64_t* __restrict__ modality, const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite,
+                 const T* __restrict__ ref_norm, const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality,
+                 const int64_t* __restrict__ exclude, bool self, int64_t anchors, int64_t candidates, int64_t depth, const T* __restrict__ largest,
+                 const T* __restrict__ shift, PartialWinners<T> out) {
   using Shape = TileShape<T>;
   __shared__ T a_tile[Shape::step][Shape::height + 4];
   __shared__ T b_tile[Shape::step][Shape::width + 4];
@@ -115,7 +115,8 @@ __global__ void __launch_bounds__(TileShape<T>::threads) search_tiles(
         const bool allowed = first + column != skipped;
 #pragma unroll
         for (int role = 0; role < kRoles; ++role)
-          if (allowed && role == own_role && beats(role, value, first + column, best[role], where[role])) best[role] = value, where[role] = first + column;
+          if (allowed && role == own_role && beats(role, value, first + column, best[role], where[role]))
+            best[role] = value, where[role] = first + column;
       }
 #pragma unroll
       for (int role = 0; role < kRoles; ++role) {
@@ -142,12 +143,12 @@ __global__ void __launch_bounds__(TileShape<T>::threads) search_tiles(
 
 // One block per anchor, one warp per role: merges the splits, looks again at a doubtful winner, and measures the pair exactly.
 template <class S, class T>
-__global__ void __launch_bounds__(kRoles* kWarp) finish_anchors(
-    const S* __restrict__ x, const uint8_t* __restrict__ finite, const T* __restrict__ norm, const int64_t* __restrict__ labels,
-    const int64_t* __restrict__ modality, const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite,
-    const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality, const int64_t* __restrict__ exclude, bool self,
-    int64_t anchors, int64_t candidates, int64_t depth, PartialWinners<T> partial, int splits, T* __restrict__ distance,
-    int64_t* __restrict__ index) {
+__global__ void __launch_bounds__(kRoles* kWarp)
+    finish_anchors(const S* __restrict__ x, const uint8_t* __restrict__ finite, const T* __restrict__ norm, const int64_t* __restrict__ labels,
+                   const int64_t* __restrict__ modality, const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite,
+                   const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality, const int64_t* __restrict__ exclude, bool self,
+                   int64_t anchors, int64_t candidates, int64_t depth, PartialWinners<T> partial, int splits, T* __restrict__ distance,
+                   int64_t* __restrict__ index) {
   const int64_t i = blockIdx.x;
   const int role = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t at = role * anchors + i;

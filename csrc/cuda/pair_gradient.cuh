@@ -13,11 +13,11 @@ constexpr int kGradientColumns = kGradientThreads * kColumnsPerThread;  // colum
 
 template <class S, class T>
 struct Pairs {
-  const S* x;              // [B, D]
-  const S* refs;           // [M, D]
-  const T* grad;           // [4, B]
-  const T* distance;       // [4, B]
-  const int64_t* index;    // [4, B]
+  const S* x;            // [B, D]
+  const S* refs;         // [M, D]
+  const T* grad;         // [4, B]
+  const T* distance;     // [4, B]
+  const int64_t* index;  // [4, B]
   int64_t anchors, depth;
 
   __device__ bool counts(int64_t at) const { return index[at] >= 0 && distance[at] > T(0) && distance[at] < infinity<T>(); }
@@ -61,8 +61,10 @@ __device__ void gather_by_order(const Pairs<S, T>& pairs, const int64_t* sorted_
   int64_t low = 0, high = total;
   while (low < high) {  // first position whose index is >= j
     const int64_t middle = (low + high) / 2;
-    if (sorted_index[middle] < j) low = middle + 1;
-    else high = middle;
+    if (sorted_index[middle] < j)
+      low = middle + 1;
+    else
+      high = middle;
   }
   for (; low < total && sorted_index[low] == j; ++low) {
     const int64_t at = order[low];
@@ -74,8 +76,9 @@ __device__ void gather_by_order(const Pairs<S, T>& pairs, const int64_t* sorted_
 // grid (rows, ceil(D / kGradientColumns)). own: add the row's four pairs as an anchor. incoming: add the pairs that chose it.
 // order: the stable sort of index, or null to scan.
 template <class S, class T>
-__global__ void __launch_bounds__(kGradientThreads) pair_gradient(Pairs<S, T> pairs, bool own, bool incoming, const int64_t* __restrict__ sorted_index,
-                                                                  const int64_t* __restrict__ order, S* __restrict__ out) {  // [rows, D]
+__global__ void __launch_bounds__(kGradientThreads)
+    pair_gradient(Pairs<S, T> pairs, bool own, bool incoming, const int64_t* __restrict__ sorted_index, const int64_t* __restrict__ order,
+                  S* __restrict__ out) {  // [rows, D]
   const int64_t row = blockIdx.x;
   T sum[kColumnsPerThread] = {};
   if (own)
@@ -83,8 +86,10 @@ __global__ void __launch_bounds__(kGradientThreads) pair_gradient(Pairs<S, T> pa
       if (pairs.counts(at))
         add_difference(pairs.x + row * pairs.depth, pairs.refs + pairs.index[at] * pairs.depth, pairs.weight(at), pairs.depth, sum);
   if (incoming) {
-    if (order) gather_by_order(pairs, sorted_index, order, row, sum);
-    else gather_by_scan(pairs, row, sum);
+    if (order)
+      gather_by_order(pairs, sorted_index, order, row, sum);
+    else
+      gather_by_scan(pairs, row, sum);
   }
 #pragma unroll
   for (int c = 0; c < kColumnsPerThread; ++c) {

@@ -116,7 +116,9 @@ def test_a_hand_computed_batch():
     assert released == pytest.approx(3 * w * 2 * softplus / 3, rel=1e-9)
 
 
-@pytest.mark.parametrize("loss", [MATHMLoss(), MATHMLoss(weighting="released"), ModalityTripletLoss()], ids=["mathm", "released", "relu"])
+@pytest.mark.parametrize(
+    "loss", [MATHMLoss(), MATHMLoss(weighting="released"), ModalityTripletLoss()], ids=["mathm", "released", "relu"]
+)
 @pytest.mark.parametrize("case", ["one class", "all different", "one modality", "single"])
 def test_missing_partners_contribute_zero(loss, case):
     x, labels, modality = batch(1, B=1 if case == "single" else 8)

@@ -34,13 +34,15 @@ class ModalityTripletLoss(nn.Module):
     * ``hybrid``: cross-modality positive with same-modality negative,
     * ``cross``: cross-modality positive with cross-modality negative.
 
-    ``weighting=None`` returns the mean of the :math:`L_t`. With :math:`g_t = \frac1B \sum_i \sigma(\beta (d^+ - d^- + \text{margin}))`
-    and :math:`w_t = \overline{g} / \max(g_t, 0.1)`, ``"adaptive"`` returns :math:`\sum_t w_t L_t` with the weights detached (the paper)
-    and ``"released"`` :math:`(\sum_t w_t) \cdot \overline{L_t}` with gradients through the weights (the published code).
+    ``weighting=None`` returns the mean of the :math:`L_t`. With the hardness of a term
+    :math:`g_t = \frac1B \sum_i \sigma(\beta (d^+ - d^- + \text{margin}))` and :math:`w_t = \overline{g} / \max(g_t, 0.1)`,
+    ``"adaptive"`` returns :math:`\sum_t w_t L_t` with the weights detached (the paper) and
+    ``"released"`` :math:`(\sum_t w_t) \cdot \overline{L_t}` with gradients through them (the published code).
 
     An anchor without a partner for a term contributes 0 and still counts in the mean.
 
-    Source: batch-hard triplets, Hermans et al. 2017 (arXiv 1703.07737, eq. 5); modality-aware terms and weights, MATHM (arXiv 2112.07966).
+    Source: batch-hard triplets, Hermans et al. 2017 (arXiv 1703.07737, eq. 5); modality-aware terms and their weights,
+    MATHM (arXiv 2112.07966).
 
     Args:
         terms: any of "within", "hybrid", "cross".
@@ -130,7 +132,8 @@ class ModalityTripletLoss(nn.Module):
         return F.relu(violation) if self.beta is None else F.softplus(violation, beta=self.beta)
 
     def extra_repr(self) -> str:
-        return f"terms={self.terms}, margin={self.margin}, normalize={self.normalize}, beta={self.beta}, weighting={self.weighting!r}"
+        names = ("terms", "margin", "normalize", "beta", "weighting")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
 class MATHMLoss(ModalityTripletLoss):
