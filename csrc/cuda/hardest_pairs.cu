@@ -1,5 +1,6 @@
 // CUDA registration of hardest_pairs and its gradient. Small batches take one launch (hardest_pairs_small.cuh); large ones go
 // through frame.cuh and hardest_pairs_tiled.cuh. Nothing here waits for the device, so a CUDA graph can capture it.
+// tests/native/cuda_launches.h repeats the launches for an emulator on the CPU: change the two together.
 #include <algorithm>
 #include <array>
 #include <tuple>
