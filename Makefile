@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 KERNELS := $(wildcard csrc/*.h csrc/*/*)
 
 .PHONY: demo test lint format native bench install clean
@@ -43,15 +43,15 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(KERNELS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@mkdir -p build
 	@echo "installing torch (a few minutes the first time) ..."
-	$(PIP) setuptools wheel ninja numpy torch torchvision
+	@$(PIP) -q setuptools wheel ninja numpy torch torchvision
 	@echo "building the kernels and installing zsml ..."
-	$(PIP) -v --no-build-isolation -e '.[test]' > build/install.log 2>&1 || (tail -n 40 build/install.log; exit 1)
+	@$(PIP) -v --no-build-isolation -e '.[test]' > build/install.log 2>&1 || (tail -n 40 build/install.log; exit 1)
 	@grep -m 1 -o 'zsml: .* kernels .*' build/install.log
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) ruff clang-format
+	@$(PIP) -q ruff clang-format
 	@touch $@
 
 clean:

@@ -20,7 +20,7 @@ MODE = os.environ.get("ZSML_BUILD", "auto")
 # The oldest torch whose stable ABI we use: one binary then serves every later torch.
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 CXX_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", TORCH_TARGET]
-NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "-Xptxas=-v", "--threads=2", TORCH_TARGET, "-DUSE_CUDA"]
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "-Xptxas=-v", TORCH_TARGET, "-DUSE_CUDA"]
 
 if MODE not in ("auto", "cpu", "cuda", "none"):
     sys.exit(f"zsml: ZSML_BUILD={MODE!r} is not known; use auto, cpu, cuda or none")
