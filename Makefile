@@ -15,6 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/zsml demo --out runs/demo
 
 test: $(VENV)/.installed native
+	$(BIN)/ctest --test-dir build/native --output-on-failure --exclude-regex internals
 	$(BIN)/python -m pytest
 
 native: $(VENV)/.installed

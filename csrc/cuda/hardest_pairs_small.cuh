@@ -9,18 +9,19 @@ namespace zsml::cuda {
 
 constexpr int kSmallThreads = 256;
 
+// Two blocks per multiprocessor suffice for a batch this small; asked for more, the compiler spills the float64 variant.
 template <class S, class T>
-__global__ void __launch_bounds__(kSmallThreads) hardest_pairs_small(const S* __restrict__ x,                   // [B, D]
-                                                                     const int64_t* __restrict__ labels,        // [B]
-                                                                     const int64_t* __restrict__ modality,      // [B]
-                                                                     const S* __restrict__ refs,                // [M, D]
-                                                                     const int64_t* __restrict__ ref_labels,    // [M]
-                                                                     const int64_t* __restrict__ ref_modality,  // [M]
-                                                                     const int64_t* __restrict__ exclude,       // [B] or null
-                                                                     bool self,  // anchor i is row i of refs and skips itself
-                                                                     int64_t anchors, int64_t candidates, int64_t depth,
-                                                                     T* __restrict__ distance,       // [4, B]
-                                                                     int64_t* __restrict__ index) {  // [4, B]
+__global__ void __launch_bounds__(kSmallThreads, 2) hardest_pairs_small(const S* __restrict__ x,                   // [B, D]
+                                                                        const int64_t* __restrict__ labels,        // [B]
+                                                                        const int64_t* __restrict__ modality,      // [B]
+                                                                        const S* __restrict__ refs,                // [M, D]
+                                                                        const int64_t* __restrict__ ref_labels,    // [M]
+                                                                        const int64_t* __restrict__ ref_modality,  // [M]
+                                                                        const int64_t* __restrict__ exclude,       // [B] or null
+                                                                        bool self,  // anchor i is row i of refs and skips itself
+                                                                        int64_t anchors, int64_t candidates, int64_t depth,
+                                                                        T* __restrict__ distance,       // [4, B]
+                                                                        int64_t* __restrict__ index) {  // [4, B]
   constexpr int warps = kSmallThreads / kWarp;
   __shared__ T warp_value[kRoles][warps];
   __shared__ int64_t warp_index[kRoles][warps];
