@@ -84,8 +84,6 @@ def create_model(
         **_json_able(kwargs),
     }
     trunk = _build_trunk(arch, kwargs)
-    if arch in OURS:
-        _start_as_identity(trunk)
     model = EmbeddingModel(
         trunk,
         config,
@@ -107,14 +105,6 @@ def _check_arch(arch: str) -> None:
     close = difflib.get_close_matches(arch, [*OURS, *timm.list_models()], n=5)
     hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
     raise InputError(f"arch {arch!r} is not known; accepted are {', '.join(OURS)} and every timm model name: {hint}")
-
-
-def _start_as_identity(trunk: nn.Module) -> None:
-    """Every residual branch starts at 0 (Goyal et al. 2017, section 5.1), which helps a deep network learn from random weights;
-    weights that are loaded replace it."""
-    for name, parameter in trunk.named_parameters():
-        if name.endswith("bn3.weight"):
-            nn.init.zeros_(parameter)
 
 
 def _json_able(options: dict[str, Any]) -> dict[str, Any]:
