@@ -50,7 +50,7 @@ def info() -> dict[str, Any]:
     Returns a JSON-able dict; ``tier`` is ``"cuda"``, ``"cpu"`` or ``"torch"``, ``cpu_kernels`` and ``cuda_kernels`` say
     ``"loaded"`` or why not.
 
-    >>> zsml.info()["tier"] in ("cuda", "cpu", "torch")
+    >>> info()["tier"] in ("cuda", "cpu", "torch")
     True
     """
     from . import __version__, ops  # noqa: F401  (ops declares the schemas of the two questions below)
