@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from zsml.errors import InputError
+from zsml.files import write_atomic
 from zsml.models.create import create_model
 from zsml.models.model import EmbeddingModel
 from zsml.models.weightfile import is_safetensors
@@ -89,23 +90,3 @@ def load_model(folder: str | os.PathLike[str]) -> EmbeddingModel:
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its configuration: {error}") from error
     return model.eval()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put data into the file at path so that at any moment it holds either all of it or what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself survives a power cut only once the folder is on disk
-        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -13,9 +13,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from zsml.errors import InputError
+from zsml.files import write_atomic
 from zsml.ops.hamming import pack_bits
 from zsml.retrieval.checks import check_embeddings
-from zsml.retrieval.files import write_whole
 
 __all__ = ["ITQ"]
 
@@ -157,7 +157,7 @@ class ITQ:
         tensors = {"mean": mean, "projection": projection, "rotation": rotation}
         about = {name: getattr(self, name) for name in ("bits", "iterations", "seed", "update", "quantization_error")}
         data = to_safetensors({k: t.cpu() for k, t in tensors.items()}, {"kind": KIND, "settings": json.dumps(about)})
-        write_whole(Path(path), data)
+        write_atomic(Path(path), data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ITQ:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zsml.errors import InputError
-from zsml.retrieval.files import write_whole
+from zsml.files import write_atomic
 from zsml.retrieval.metrics import RetrievalResult, as_plain
 from zsml.retrieval.report_parts import STYLE, class_bars, precision_recall_chart, show, text
 
@@ -85,8 +85,8 @@ def write_report(
         "facts": as_plain(facts),
     }
     page = _page(title, results, protocol, classes, examples, facts, skipped)
-    write_whole(out / "metrics.json", (json.dumps(numbers, indent=1, allow_nan=False, default=str) + "\n").encode())
-    write_whole(out / "report.html", page.encode())
+    write_atomic(out / "metrics.json", (json.dumps(numbers, indent=1, allow_nan=False, default=str) + "\n").encode())
+    write_atomic(out / "report.html", page.encode())
     return out / "report.html"
 
 
