@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 from zsml.engine.config import TrainConfig
 from zsml.engine.schedule import mathm_factor
@@ -37,3 +39,20 @@ class System:
     def lr_factor(self, config: TrainConfig, epoch: int) -> float:
         """What the learning rates are multiplied by in one epoch, counted from 0."""
         return mathm_factor(epoch, config.epochs, frozen_epochs=config.frozen_epochs, warmup_epochs=config.warmup_epochs)
+
+
+class ClassificationAndTriplet(nn.Module):
+    """L = CE(logits, label) + triplet_weight * triplet(embedding, label, modality), a scalar."""
+
+    def __init__(self, triplet: nn.Module, triplet_weight: float):
+        super().__init__()
+        self.triplet = triplet
+        self.triplet_weight = triplet_weight
+
+    def forward(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, modality: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        output = model(images, modality)
+        classification = F.cross_entropy(output.logits.float(), labels)
+        triplet = self.triplet(output.embedding.float(), labels, modality)
+        return classification + self.triplet_weight * triplet, {"classification": classification, "triplet": triplet}

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 
 from zsml.engine.config import TrainConfig
 from zsml.losses import ModalityTripletLoss
-from zsml.systems.base import System
+from zsml.systems.base import ClassificationAndTriplet, System
 
 
 class Baseline(System):
@@ -25,21 +23,5 @@ class Baseline(System):
     defaults: ClassVar = {"beta": 0.0, "weighting": "mean"}
 
     def build_objective(self, config: TrainConfig, num_classes: int) -> nn.Module:
-        return Objective(config)
-
-
-class Objective(nn.Module):
-    """L = CE(logits, label) + triplet_weight * triplet(embedding, label) within each modality, a scalar."""
-
-    def __init__(self, config: TrainConfig):
-        super().__init__()
-        self.triplet = ModalityTripletLoss(terms=("within",), margin=config.margin, beta=config.beta or None)
-        self.triplet_weight = config.triplet_weight
-
-    def forward(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, modality: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        output = model(images, modality)
-        classification = F.cross_entropy(output.logits.float(), labels)
-        triplet = self.triplet(output.embedding.float(), labels, modality)
-        return classification + self.triplet_weight * triplet, {"classification": classification, "triplet": triplet}
+        triplet = ModalityTripletLoss(terms=("within",), margin=config.margin, beta=config.beta or None)
+        return ClassificationAndTriplet(triplet, config.triplet_weight)

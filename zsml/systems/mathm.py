@@ -13,13 +13,11 @@ Protocol   every sketch of the unseen classes against every photo of theirs, by 
 
 from __future__ import annotations
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 
 from zsml.engine.config import TrainConfig
 from zsml.losses import MATHMLoss
-from zsml.systems.base import System
+from zsml.systems.base import ClassificationAndTriplet, System
 
 
 class MATHM(System):
@@ -28,23 +26,6 @@ class MATHM(System):
     protocol = "mathm"
 
     def build_objective(self, config: TrainConfig, num_classes: int) -> nn.Module:
-        return Objective(config)
-
-
-class Objective(nn.Module):
-    """L = CE(logits, label) + triplet_weight * MATHM(embedding, label, modality), a scalar."""
-
-    def __init__(self, config: TrainConfig):
-        super().__init__()
-        self.triplet = MATHMLoss(
-            margin=config.margin, beta=config.beta, weighting=None if config.weighting == "mean" else config.weighting
-        )
-        self.triplet_weight = config.triplet_weight
-
-    def forward(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, modality: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        output = model(images, modality)
-        classification = F.cross_entropy(output.logits.float(), labels)
-        triplet = self.triplet(output.embedding.float(), labels, modality)
-        return classification + self.triplet_weight * triplet, {"classification": classification, "triplet": triplet}
+        weighting = None if config.weighting == "mean" else config.weighting
+        triplet = MATHMLoss(margin=config.margin, beta=config.beta or None, weighting=weighting)
+        return ClassificationAndTriplet(triplet, config.triplet_weight)
