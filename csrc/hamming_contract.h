@@ -33,8 +33,6 @@ inline void check_k(int64_t k, int64_t codes) {
   STD_TORCH_CHECK(0 <= k && k <= codes, "k=", k, " is out of range: the gallery g has ", codes, " codes");
 }
 
-inline void check_rankable(int64_t codes) {
-  STD_TORCH_CHECK(codes < (int64_t{1} << 31), "g has ", codes, " codes; int32 indices end at 2^31");
-}
+inline void check_rankable(int64_t codes) { STD_TORCH_CHECK(codes < (int64_t{1} << 31), "g has ", codes, " codes; int32 indices end at 2^31"); }
 
 }  // namespace zsml

@@ -60,7 +60,7 @@ def info() -> dict[str, Any]:
         "tier": tier(),
         "cpu_kernels": cpu_reason or "loaded",
         "cuda_kernels": cuda_reason or "loaded",
-        "cpu_instructions": None if cpu_reason else ("portable", "avx2", "avx512")[torch.ops.zsml.cpu_isa()],
+        "cpu_instructions": None if cpu_reason else ("portable", "avx2", "avx512", "avx512_vpopcnt")[torch.ops.zsml.cpu_isa()],
         "cuda_architectures": None if cuda_reason else torch.ops.zsml.cuda_architectures(),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -14,7 +14,7 @@ namespace zsml::cpu {
 template <class T>
 const ExtremesKernel<T>& extremes_kernel(Isa isa) {
 #if ZSML_HAS_X86_VARIANTS
-  if (isa == Isa::avx512) return avx512::kernel<T>();
+  if (isa >= Isa::avx512) return avx512::kernel<T>();
   if (isa == Isa::avx2) return avx2::kernel<T>();
 #endif
   (void)isa;

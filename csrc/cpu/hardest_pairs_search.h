@@ -1,23 +1,13 @@
 // The forward pass of hardest_pairs without torch: frame, packed search, verification of doubtful winners, exact distances.
 #pragma once
 
-#include <new>
 #include <unordered_map>
 
+#include "aligned.h"
 #include "extremes.h"
 #include "pack.h"
 
 namespace zsml::cpu {
-
-// 64-byte aligned scratch memory that frees itself.
-template <class T>
-struct Aligned {
-  explicit Aligned(int64_t count) : memory(new (std::align_val_t(64)) T[std::max<int64_t>(count, 1)]) {}
-  ~Aligned() { operator delete[](memory, std::align_val_t(64)); }
-  Aligned(const Aligned&) = delete;
-  Aligned& operator=(const Aligned&) = delete;
-  T* memory;
-};
 
 template <class S, class T>
 class HardestPairsSearch {

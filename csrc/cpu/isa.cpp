@@ -8,6 +8,7 @@ namespace zsml::cpu {
 
 const char* name(Isa isa) {
   switch (isa) {
+    case Isa::avx512_vpopcnt: return "avx512_vpopcnt";
     case Isa::avx512: return "avx512";
     case Isa::avx2: return "avx2";
     default: return "portable";
@@ -17,6 +18,7 @@ const char* name(Isa isa) {
 bool available(Isa isa) {
 #if defined(__x86_64__) && defined(__GNUC__)
   switch (isa) {
+    case Isa::avx512_vpopcnt: return available(Isa::avx512) && __builtin_cpu_supports("avx512vpopcntdq");
     case Isa::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl");
@@ -31,9 +33,10 @@ bool available(Isa isa) {
 Isa best_isa() {
   static const Isa chosen = [] {
     const char* wish = std::getenv("ZSML_ISA");
-    for (Isa isa : {Isa::avx512, Isa::avx2}) {
-      const bool too_wide = wish && (!std::strcmp(wish, "portable") || (!std::strcmp(wish, "avx2") && isa == Isa::avx512));
-      if (available(isa) && !too_wide) return isa;
+    bool wide_enough = !wish;
+    for (Isa isa : {Isa::avx512_vpopcnt, Isa::avx512, Isa::avx2}) {
+      wide_enough = wide_enough || !std::strcmp(wish, name(isa));
+      if (available(isa) && wide_enough) return isa;
     }
     return Isa::portable;
   }();

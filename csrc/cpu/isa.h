@@ -3,15 +3,15 @@
 
 namespace zsml::cpu {
 
-enum class Isa { portable = 0, avx2 = 1, avx512 = 2 };
+enum class Isa { portable = 0, avx2 = 1, avx512 = 2, avx512_vpopcnt = 3 };  // each includes the ones before it
 
-// "portable", "avx2" or "avx512".
+// "portable", "avx2", "avx512" or "avx512_vpopcnt" (AVX-512 that also counts bits).
 const char* name(Isa isa);
 
 // True where the compiler could build this variant and this machine can run it.
 bool available(Isa isa);
 
-// The widest available variant; the environment variable ZSML_ISA (portable | avx2 | avx512) may ask for a narrower one.
+// The widest available variant; the environment variable ZSML_ISA (one of the names above) may ask for a narrower one.
 Isa best_isa();
 
 }  // namespace zsml::cpu

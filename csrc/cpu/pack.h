@@ -4,16 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <vector>
 
 #include "../hardest_pairs.h"
+#include "parallel.h"
 
 namespace zsml::cpu {
-
-// Calls body(begin, end) over [begin, end) in pieces of about `grain`, on as many threads as the caller allows.
-using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
 template <class S>
 struct Rows {

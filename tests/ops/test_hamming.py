@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zsml.errors import InputError
-from zsml.ops import hamming
+from zsml.ops import _hamming_reference as reference
 from zsml.ops.hamming import hamming_distance, hamming_rank, hamming_topk, pack_bits, unpack_bits
 
 SHAPES = [(1, 1, 1), (2, 3, 1), (127, 128, 8), (5, 300, 3), (33, 129, 9), (300, 7, 64), (4, 40, 200)]
@@ -66,9 +66,9 @@ def test_distance_topk_and_rank_agree_with_numpy(queries: int, size: int, width:
 def test_results_do_not_depend_on_the_block_sizes(monkeypatch: pytest.MonkeyPatch, block: int, unpacked: int, chunk: int) -> None:
     q, g = random_codes(19, 5, 3, 4), random_codes(70, 5, 4, 4)
     expected = hamming_distance(q, g), *hamming_topk(q, g, 9), hamming_rank(q, g)
-    monkeypatch.setattr(hamming, "BLOCK", block)
-    monkeypatch.setattr(hamming, "UNPACKED", unpacked)
-    monkeypatch.setattr(hamming, "CHUNK", chunk)
+    monkeypatch.setattr(reference, "BLOCK", block)
+    monkeypatch.setattr(reference, "UNPACKED", unpacked)
+    monkeypatch.setattr(reference, "CHUNK", chunk)
     for now, then in zip((hamming_distance(q, g), *hamming_topk(q, g, 9), hamming_rank(q, g)), expected, strict=True):
         assert torch.equal(now, then)
 
@@ -100,8 +100,8 @@ def test_autocast_does_not_round_the_counts() -> None:
 
 
 def test_topk_never_holds_queries_by_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hamming, "BLOCK", 1 << 12)
-    monkeypatch.setattr(hamming, "UNPACKED", 1 << 12)
+    monkeypatch.setattr(reference, "BLOCK", 1 << 12)
+    monkeypatch.setattr(reference, "UNPACKED", 1 << 12)
     largest = 0
 
     class Watch(TorchDispatchMode):

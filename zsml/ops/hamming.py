@@ -1,30 +1,24 @@
 """Binary codes: packing, Hamming distances, nearest codes and whole rankings.
 
-A code of ``b`` bits is one row of ``W = ceil(b / 8)`` bytes. The distance of two codes is the number of
-differing bits,
+A code of ``b`` bits is one row of ``W = ceil(b / 8)`` bytes; the distance of two codes is the number of differing bits,
 
-    d(q, g) = sum_w popcount(q_w xor g_w) = (8 W - <s(q), s(g)>) / 2,    s = +1 for a set bit, -1 for a clear
-    one
+    d(q, g) = sum_w popcount(q_w xor g_w).
 
-and it is the right-hand side that is computed: the product of +-1 rows is a sum of integers below 2^24, which
-float32 holds exactly whatever the order of summation, so every device and every block size give the same
-answer.
+Distances are integers from 0 to 8 W, so the kernels never compare two of them: they count how many codes are at each distance
+and write the order from the counts.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from zsml.errors import InputError
 
-__all__ = ["hamming_distance", "hamming_rank", "hamming_topk", "pack_bits", "unpack_bits"]
+from . import _hamming_reference as reference
+from ._register import define
 
-BLOCK = 1 << 20  # distances held at a time, besides the result
-UNPACKED = 1 << 22  # unpacked bits held at a time, per operand
-CHUNK = 1 << 16  # bytes of a code per product: sums stay far below 2^24, where float32 stops counting
+__all__ = ["hamming_distance", "hamming_rank", "hamming_topk", "pack_bits", "unpack_bits"]
 
 
 def pack_bits(bits: Tensor) -> Tensor:
@@ -49,9 +43,7 @@ def pack_bits(bits: Tensor) -> Tensor:
         raise TypeError(f"bits must be a bool tensor, got {_kind(bits)}; for real values pass e.g. x > 0")
     if bits.dim() != 2 or bits.numel() == 0:
         raise InputError(f"bits must have shape [N, b] with N >= 1 and b >= 1, got {list(bits.shape)}")
-    padded = torch.nn.functional.pad(bits, (0, -bits.shape[1] % 8)).view(bits.shape[0], -1, 8)  # [N, W, 8]
-    place = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return (padded * place).sum(dim=2, dtype=torch.uint8)
+    return torch.ops.zsml.pack_bits(bits)
 
 
 def unpack_bits(codes: Tensor, b: int) -> Tensor:
@@ -79,7 +71,7 @@ def unpack_bits(codes: Tensor, b: int) -> Tensor:
         raise InputError(
             f"b={b} bits do not pack into {width} bytes per row; {width} bytes hold {8 * width - 7} to {8 * width} bits"
         )
-    return _bits(codes)[:, :b].bool()
+    return torch.ops.zsml.unpack_bits(codes, b)
 
 
 def hamming_distance(q: Tensor, g: Tensor) -> Tensor:
@@ -102,12 +94,7 @@ def hamming_distance(q: Tensor, g: Tensor) -> Tensor:
             [1, 1, 3]], dtype=torch.int32)
     """
     _check_pair(q, g)
-    result = torch.empty(q.shape[0], g.shape[0], dtype=torch.int32, device=q.device)
-    rows = _rows(q)
-    for start in range(0, q.shape[0], rows):
-        for first, tile in _tiles(q[start : start + rows], g):
-            result[start : start + rows, first : first + tile.shape[1]] = tile
-    return result
+    return torch.ops.zsml.hamming_distance(q, g)
 
 
 def hamming_topk(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -135,20 +122,7 @@ def hamming_topk(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
         raise TypeError(f"k must be an int, got {type(k).__name__}")
     if not 0 <= k <= g.shape[0]:
         raise InputError(f"k={k} is out of range: the gallery g has {g.shape[0]} codes, so 0 <= k <= {g.shape[0]}")
-    size = g.shape[0]
-    distance = torch.empty(q.shape[0], k, dtype=torch.int32, device=q.device)
-    index = torch.empty(q.shape[0], k, dtype=torch.int64, device=q.device)
-    rows = _rows(q)
-    for start in range(0, q.shape[0], rows):
-        block = q[start : start + rows]
-        best = torch.empty(block.shape[0], 0, dtype=torch.int64, device=q.device)  # [rows, <= k] keys so far
-        for first, tile in _tiles(block, g):
-            columns = torch.arange(first, first + tile.shape[1], device=q.device)
-            keys = torch.cat([best, tile.long() * size + columns], dim=1)  # distinct: one order on every device
-            best = keys.topk(min(k, keys.shape[1]), dim=1, largest=False).values
-        distance[start : start + rows] = best // size
-        index[start : start + rows] = best % size
-    return distance, index
+    return torch.ops.zsml.hamming_topk(q, g, k)
 
 
 def hamming_rank(q: Tensor, g: Tensor) -> Tensor:
@@ -171,41 +145,7 @@ def hamming_rank(q: Tensor, g: Tensor) -> Tensor:
     _check_pair(q, g)
     if g.shape[0] >= 1 << 31:
         raise InputError(f"g has {g.shape[0]} codes; hamming_rank returns int32 indices: split a gallery of 2^31 and more")
-    result = torch.empty(q.shape[0], g.shape[0], dtype=torch.int32, device=q.device)
-    rows = max(1, BLOCK // g.shape[0])
-    for start in range(0, q.shape[0], rows):
-        distance = hamming_distance(q[start : start + rows], g)
-        result[start : start + rows] = distance.argsort(dim=1, stable=True)
-    return result
-
-
-def _rows(q: Tensor) -> int:
-    """Queries per block: enough for an efficient product, few enough for the unpacked bits to fit."""
-    return max(1, min(256, UNPACKED // (8 * min(q.shape[1], CHUNK))))
-
-
-def _tiles(q: Tensor, g: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(first gallery row, int32 [rows, columns]) over the gallery, at most BLOCK distances at a time."""
-    bits = 8 * q.shape[1]
-    columns = max(1, min(BLOCK // q.shape[0], UNPACKED // (8 * min(q.shape[1], CHUNK))))
-    for first in range(0, g.shape[0], columns):
-        part = g[first : first + columns]
-        product = torch.zeros(q.shape[0], part.shape[0], dtype=torch.int32, device=q.device)
-        with torch.autocast(q.device.type, enabled=False):  # a bfloat16 result would round the count
-            for q_bytes, g_bytes in zip(q.split(CHUNK, dim=1), part.split(CHUNK, dim=1), strict=True):
-                product += (_signs(q_bytes) @ _signs(g_bytes).T).int()
-        yield first, product.neg_().add_(bits).bitwise_right_shift_(1)  # halves an even number
-
-
-def _bits(codes: Tensor) -> Tensor:
-    """uint8 [N, W] -> uint8 [N, 8 W] of 0 and 1, the lowest bit of each byte first."""
-    shift = torch.arange(8, dtype=torch.uint8, device=codes.device)
-    return ((codes.unsqueeze(2) >> shift) & 1).flatten(1)
-
-
-def _signs(codes: Tensor) -> Tensor:
-    """uint8 [N, W] -> float32 [N, 8 W] of -1 and +1."""
-    return _bits(codes).float().mul_(2).sub_(1)
+    return torch.ops.zsml.hamming_rank(q, g)
 
 
 def _kind(value: object) -> str:
@@ -229,3 +169,33 @@ def _check_pair(q: Tensor, g: Tensor) -> None:
         raise InputError(f"q and g must be codes of one width, got {q.shape[1]} and {g.shape[1]} bytes per row")
     if q.device != g.device:
         raise InputError(f"q and g must be on one device, got {q.device} and {g.device}")
+
+
+# ---- registration --------------------------------------------------------------------------------------------------------------
+
+define("pack_bits", "(Tensor bits) -> Tensor", reference.pack_bits)
+define("unpack_bits", "(Tensor codes, SymInt b) -> Tensor", reference.unpack_bits)
+define("hamming_distance", "(Tensor q, Tensor g) -> Tensor", reference.hamming_distance)
+define("hamming_topk", "(Tensor q, Tensor g, SymInt k) -> (Tensor, Tensor)", reference.hamming_topk)
+define("hamming_rank", "(Tensor q, Tensor g) -> Tensor", reference.hamming_rank)
+
+
+@torch.library.register_fake("zsml::pack_bits")
+def _fake_pack(bits):
+    return bits.new_empty(bits.shape[0], (bits.shape[1] + 7) // 8, dtype=torch.uint8)
+
+
+@torch.library.register_fake("zsml::unpack_bits")
+def _fake_unpack(codes, b):
+    return codes.new_empty(codes.shape[0], b, dtype=torch.bool)
+
+
+@torch.library.register_fake("zsml::hamming_distance")
+@torch.library.register_fake("zsml::hamming_rank")
+def _fake_all_pairs(q, g):
+    return q.new_empty(q.shape[0], g.shape[0], dtype=torch.int32)
+
+
+@torch.library.register_fake("zsml::hamming_topk")
+def _fake_topk(q, g, k):
+    return q.new_empty(q.shape[0], k, dtype=torch.int32), q.new_empty(q.shape[0], k, dtype=torch.int64)

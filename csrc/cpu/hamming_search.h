@@ -1,0 +1,194 @@
+// Nearest codes, rankings and ranks of the relevant by counting, without torch. D is the type a distance is kept in (see codes.h).
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "../hamming.h"
+#include "../rank_relevant.h"
+#include "aligned.h"
+#include "codes.h"
+#include "parallel.h"
+
+namespace zsml::cpu {
+
+struct Codes {
+  const uint8_t* data;  // [count, width], contiguous, at any address
+  int64_t count, width;
+};
+
+// Distances of groups of queries to slices of the gallery; what is done with a row of them is up to the caller.
+template <class D>
+class HammingRows {
+ public:
+  HammingRows(Codes queries, Codes gallery, ParallelFor parallel, Isa isa)
+      : queries_(queries),
+        gallery_(gallery),
+        words_(words_of(gallery.width)),
+        blocks_((gallery.count + kBlock - 1) / kBlock),
+        kernel_(codes_kernel<D>(isa)),
+        packed_(blocks_ * kBlock * words_ * 8) {
+    parallel(0, blocks_, 1 + 4096 / (kBlock * words_), [&](int64_t begin, int64_t end) {
+      kernel_.pack(gallery.data + begin * kBlock * gallery.width, gallery.width, std::min(gallery.count, end * kBlock) - begin * kBlock,
+                   packed_.memory + begin * kBlock * words_ * 8);
+    });
+  }
+
+  const CodesKernel<D>& kernel() const { return kernel_; }
+  int64_t blocks() const { return blocks_; }
+  int64_t largest() const { return 8 * gallery_.width; }
+
+  // Queries of a group: so many that their rows of `blocks` blocks stay in the second-level cache, at least one pass of the kernel.
+  static int64_t group(int64_t blocks) {
+    const int64_t row = blocks * kBlock * static_cast<int64_t>(sizeof(D));
+    return std::clamp<int64_t>((384 << 10) / row, 1, 16) * kQueriesAtOnce;
+  }
+
+  // rows[i, j]: query first + i against code j of the blocks [block, block + blocks); places beyond the gallery hold the largest D.
+  // `rows` has room for a multiple of kQueriesAtOnce queries.
+  void fill(int64_t first, int64_t count, int64_t block, int64_t blocks, D* rows) const {
+    const int64_t padded = (count + kQueriesAtOnce - 1) / kQueriesAtOnce * kQueriesAtOnce, stride = blocks * kBlock;
+    std::vector<uint64_t> words(padded * words_, 0);
+    for (int64_t i = 0; i < count; ++i)
+      std::memcpy(words.data() + i * words_, queries_.data + (first + i) * queries_.width, static_cast<size_t>(queries_.width));
+    // A stretch of the gallery that stays in the first-level cache serves the whole group.
+    const int64_t stretch = std::max<int64_t>(1, (16 << 10) / (kBlock * words_ * 8));
+    for (int64_t b = 0; b < blocks; b += stretch)
+      for (int64_t i = 0; i < padded; i += kQueriesAtOnce)
+        kernel_.distances(packed_.memory + (block + b) * kBlock * words_ * 8, std::min(stretch, blocks - b), words_, words.data() + i * words_,
+                          rows + i * stride + b * kBlock, stride);
+    const int64_t inside = gallery_.count - block * kBlock;
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = inside; j < stride; ++j) rows[i * stride + j] = std::numeric_limits<D>::max();
+  }
+
+ private:
+  Codes queries_, gallery_;
+  int64_t words_, blocks_;
+  const CodesKernel<D>& kernel_;
+  Aligned<uint8_t> packed_;
+};
+
+// The k nearest of one query so far, by ascending (distance, index).
+struct Nearest {
+  int32_t* distance;  // [k]
+  int64_t* index;     // [k]
+  int64_t count;
+};
+
+template <class D>
+class TopK {
+ public:
+  TopK(const HammingRows<D>& rows, int64_t k)
+      : kernel_(rows.kernel()), largest_(rows.largest()), k_(k), found_(k + kBlock), counts_(largest_ + 2), distance_(k), index_(k) {}
+
+  // Merges row[0 .. count), whose first place is gallery row `first`, into `nearest`; rows come in ascending order.
+  void merge(const D* row, int64_t count, int64_t first, Nearest& nearest) {
+    int64_t limit = largest_, ties = k_;
+    if (nearest.count == k_) {  // later rows must be strictly nearer than the farthest kept
+      limit = int64_t{nearest.distance[k_ - 1]} - 1;
+      if (limit < 0) return;
+    }
+    const int64_t within = kernel_.count_at_most(row, count, static_cast<D>(limit));
+    if (within == 0) return;
+    if (within > k_) {
+      limit = radius(row, count, limit);
+      ties = k_ - (limit > 0 ? kernel_.count_at_most(row, count, static_cast<D>(limit - 1)) : 0);
+    }
+    const int64_t found = kernel_.collect(row, count, static_cast<D>(limit), ties, found_.data());
+    sort_into(row, found, first, limit);
+    if (nearest.count == 0) {
+      std::copy_n(distance_.data(), found, nearest.distance);
+      std::copy_n(index_.data(), found, nearest.index);
+      nearest.count = found;
+    } else {
+      merge_sorted(found, nearest);
+    }
+  }
+
+  // The same for another sorted list.
+  void merge(const Nearest& other, Nearest& nearest) {
+    std::copy_n(other.distance, other.count, distance_.data());
+    std::copy_n(other.index, other.count, index_.data());
+    merge_sorted(other.count, nearest);
+  }
+
+ private:
+  // The smallest distance that at least k places of the row do not exceed; `upper` is one that more than k do not exceed.
+  // A sample of the row says where to look; from there outwards in growing steps, then by halving.
+  int64_t radius(const D* row, int64_t count, int64_t upper) const {
+    const auto enough = [&](int64_t d) { return kernel_.count_at_most(row, count, static_cast<D>(d)) >= k_; };
+    int64_t guess = sampled_radius(row, count, upper), low = -1, high = upper;
+    for (int64_t step = 1; low + 1 < high; step *= 2) {
+      if (enough(guess)) {
+        high = guess;
+        guess = std::max(guess - step, low + 1);
+      } else {
+        low = guess;
+        guess = std::min(guess + step, high - 1);
+      }
+      if (low >= 0 && high < upper) break;
+    }
+    while (low + 1 < high) {
+      const int64_t middle = (low + high) / 2;
+      (enough(middle) ? high : low) = middle;
+    }
+    return high;
+  }
+
+  int64_t sampled_radius(const D* row, int64_t count, int64_t upper) const {
+    const int64_t blocks = count / kBlock, step = std::max<int64_t>(1, blocks / 16);
+    int64_t low = -1, high = upper;
+    while (low + 1 < high) {
+      const int64_t middle = (low + high) / 2;
+      int64_t within = 0, seen = 0;
+      for (int64_t b = 0; b < blocks; b += step, seen += kBlock) within += kernel_.count_at_most(row + b * kBlock, kBlock, static_cast<D>(middle));
+      (within * count >= k_ * seen ? high : low) = middle;
+    }
+    return std::min(high, upper - 1 < 0 ? int64_t{0} : upper - 1);
+  }
+
+  // The places in found_, which ascend, by (distance, place) into distance_ and index_.
+  void sort_into(const D* row, int64_t found, int64_t first, int64_t limit) {
+    std::fill_n(counts_.begin(), limit + 2, 0);
+    for (int64_t i = 0; i < found; ++i) ++counts_[row[found_[i]] + 1];
+    for (int64_t d = 0; d < limit; ++d) counts_[d + 1] += counts_[d];
+    for (int64_t i = 0; i < found; ++i) {
+      const D distance = row[found_[i]];
+      const int64_t to = counts_[distance]++;
+      distance_[to] = static_cast<int32_t>(distance);
+      index_[to] = first + found_[i];
+    }
+  }
+
+  // distance_ and index_ [found] into `nearest`, whose entries win ties: their indices are lower.
+  void merge_sorted(int64_t found, Nearest& nearest) {
+    const int64_t total = std::min(k_, nearest.count + found);
+    int64_t mine = nearest.count, other = found;
+    while (mine + other > total) {  // drop the farthest
+      if (other == 0 || (mine > 0 && nearest.distance[mine - 1] > distance_[other - 1]))
+        --mine;
+      else
+        --other;
+    }
+    for (int64_t to = total - 1; other > 0; --to) {
+      const bool take = mine > 0 && nearest.distance[mine - 1] > distance_[other - 1];
+      nearest.distance[to] = take ? nearest.distance[mine - 1] : distance_[other - 1];
+      nearest.index[to] = take ? nearest.index[mine - 1] : index_[other - 1];
+      --(take ? mine : other);
+    }
+    nearest.count = total;
+  }
+
+  const CodesKernel<D>& kernel_;
+  int64_t largest_, k_;
+  std::vector<int32_t> found_;
+  std::vector<int64_t> counts_;
+  std::vector<int32_t> distance_;
+  std::vector<int64_t> index_;
+};
+
+}  // namespace zsml::cpu
