@@ -19,7 +19,7 @@ import zsml
 from zsml.cli import HELP, main
 from zsml.engine.tables import demo_table
 
-COMMANDS = ("train", "evaluate", "embed", "data", "info", "demo")
+COMMANDS = ("train", "evaluate", "embed", "data", "bench", "info", "demo")
 
 
 @pytest.fixture(scope="module")

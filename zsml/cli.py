@@ -1,4 +1,4 @@
-"""The command line: `zsml train | evaluate | embed | data | info | demo`, also as `python -m zsml`.
+"""The command line: `zsml train | evaluate | embed | data | bench | info | demo`, also as `python -m zsml`.
 
 Results go to stdout, as text or with --json as one JSON object; messages and progress bars go to stderr. Exit status: 0 done,
 1 failed, 2 bad arguments or data, 130 interrupted. ZSML_LOG=debug shows the traceback of a failure.
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import subcommand
 
-from zsml.commands import Data, Demo, Embed, Evaluate, Info, Train
+from zsml.commands import Bench, Data, Demo, Embed, Evaluate, Info, Train
 from zsml.engine.config_file import merged, read_toml
 from zsml.engine.stopping import TrainingFailed
 from zsml.errors import InputError
@@ -34,6 +34,9 @@ Example: zsml embed runs/x --part test --modality photo""",
     "data": """Show classes, counts and split of a data set.
 
 Example: zsml data folder --root PATH --unseen 2 --sheet sheet.png""",
+    "bench": """Time the ops against the other ways to the same answer; nothing is timed before its answer was checked.
+
+Example: zsml bench hamming_topk --sizes sketchy --threads 1 2 --save bench/results && zsml bench report""",
     "info": """Show what runs on this machine: kernels, versions, devices.
 
 Example: zsml info --json""",
@@ -85,7 +88,7 @@ def _parse(argv: list[str]) -> Any:
 
 
 def _parse_flags(argv: list[str], train: Train) -> Any:
-    commands = [Train, Evaluate, Embed, Data, Info, Demo]
+    commands = [Train, Evaluate, Embed, Data, Bench, Info, Demo]
     named = [
         Annotated[
             command,

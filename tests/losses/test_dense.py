@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dense import chunked, dense
 
+from zsml.bench.peers_pairs import chunked, dense
 from zsml.losses import MATHMLoss
 
 
