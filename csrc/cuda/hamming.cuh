@@ -23,7 +23,7 @@ inline int64_t padded_words(int64_t bytes) {
 }
 
 // codes [rows, bytes] -> words: word w of row r at out[w * word_stride + r * row_stride]. One thread per word.
-inline __global__ void __launch_bounds__(kCodeThreads) pad_words(const uint8_t* __restrict__ codes, int64_t rows, int64_t bytes, int64_t words,
+static __global__ void __launch_bounds__(kCodeThreads) pad_words(const uint8_t* __restrict__ codes, int64_t rows, int64_t bytes, int64_t words,
                                                                  int64_t word_stride, int64_t row_stride, uint64_t* __restrict__ out) {
   const int64_t at = blockIdx.x * static_cast<int64_t>(kCodeThreads) + threadIdx.x;
   if (at >= rows * words) return;
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kCodeThreads) hamming_distances(const uint64_t
 
 // ---- counting -------------------------------------------------------------------------------------------------------------------
 
-constexpr size_t kCounterBytes = 48 << 10;           // shared memory every device gives without being asked
+constexpr size_t kCounterBytes = 48 << 10;            // shared memory every device gives without being asked
 constexpr int64_t kScratchBytes = int64_t{64} << 20;  // where the counters do not fit: for all blocks together, but for one at least
 constexpr int64_t kFewQueries = 512;                  // fewer: one to a block, and more warps for it
 
@@ -195,7 +195,7 @@ inline __device__ bool is_highest(unsigned lanes) { return lanes >> threadIdx.x 
 // ---- bits -----------------------------------------------------------------------------------------------------------------------
 
 // bits [rows, count] -> codes [rows, bytes], the first bit lowest. One thread per byte.
-inline __global__ void __launch_bounds__(kCodeThreads)
+static __global__ void __launch_bounds__(kCodeThreads)
     pack_rows(const uint8_t* __restrict__ bits, int64_t rows, int64_t count, int64_t bytes, uint8_t* __restrict__ codes) {
   const int64_t at = blockIdx.x * static_cast<int64_t>(kCodeThreads) + threadIdx.x;
   if (at >= rows * bytes) return;
@@ -206,7 +206,7 @@ inline __global__ void __launch_bounds__(kCodeThreads)
 }
 
 // The way back. One thread per bit.
-inline __global__ void __launch_bounds__(kCodeThreads)
+static __global__ void __launch_bounds__(kCodeThreads)
     unpack_rows(const uint8_t* __restrict__ codes, int64_t rows, int64_t count, int64_t bytes, uint8_t* __restrict__ bits) {
   const int64_t at = blockIdx.x * static_cast<int64_t>(kCodeThreads) + threadIdx.x;
   if (at >= rows * count) return;

@@ -21,26 +21,51 @@ struct Relevant {
   __device__ int64_t count(int64_t i) const { return starts[query_class[i] + 1] - starts[query_class[i]]; }
 };
 
-// class_of [N]: the inverse of order and starts. One thread per place in order.
-inline __global__ void __launch_bounds__(kClassThreads)
-    find_classes(const int64_t* __restrict__ order, const int64_t* __restrict__ starts, int64_t rows, int64_t classes, int32_t* __restrict__ class_of) {
+// What may be wrong with the values; the highest that applies is reported, for the checks of the others rely on it.
+enum Wrong { kBadClass = 1, kBadOrder = 2, kBadStarts = 3 };
+
+static __global__ void __launch_bounds__(kClassThreads)
+    check_starts(const int64_t* __restrict__ starts, int64_t classes, int64_t rows, int32_t* __restrict__ wrong) {
+  const int64_t c = blockIdx.x * static_cast<int64_t>(kClassThreads) + threadIdx.x;
+  if (c < classes && !(0 <= starts[c] && starts[c] <= starts[c + 1] && starts[c + 1] <= rows)) atomicMax(wrong, static_cast<int32_t>(kBadStarts));
+}
+
+// class_of [N]: the inverse of order and starts, left alone where a row is in no class. One thread per place in order.
+static __global__ void __launch_bounds__(kClassThreads)
+    find_classes(const int64_t* __restrict__ order, const int64_t* __restrict__ starts, int64_t rows, int64_t classes, int32_t* __restrict__ class_of,
+                 int32_t* __restrict__ wrong) {
   const int64_t at = blockIdx.x * static_cast<int64_t>(kClassThreads) + threadIdx.x;
   if (at >= rows) return;
+  const int64_t row = order[at];
+  if (row < 0 || row >= rows) {
+    atomicMax(wrong, static_cast<int32_t>(kBadOrder));
+    return;
+  }
+  if (at < starts[0] || at >= starts[classes]) return;
   int64_t low = 0, high = classes;  // starts[low] <= at < starts[high]
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
     (starts[middle] <= at ? low : high) = middle;
   }
-  class_of[order[at]] = static_cast<int32_t>(low);
+  class_of[row] = static_cast<int32_t>(low);
 }
 
 // first [Q + 1] by one block: every thread sums its share of the queries, the shares are summed, then each thread writes its own.
-inline __global__ void __launch_bounds__(kOffsetThreads)
-    find_offsets(const int64_t* __restrict__ query_class, const int64_t* __restrict__ starts, int64_t queries, int64_t* __restrict__ first) {
+static __global__ void __launch_bounds__(kOffsetThreads)
+    find_offsets(const int64_t* __restrict__ query_class, const int64_t* __restrict__ starts, int64_t queries, int64_t classes,
+                 int64_t* __restrict__ first, int32_t* __restrict__ wrong) {
   __shared__ int64_t share[kOffsetThreads];
   const int64_t begin = queries * threadIdx.x / kOffsetThreads, end = queries * (threadIdx.x + 1) / kOffsetThreads;
+  const auto count = [&](int64_t i) {
+    const int64_t c = query_class[i];
+    return 0 <= c && c < classes ? starts[c + 1] - starts[c] : int64_t{-1};
+  };
   int64_t sum = 0;
-  for (int64_t i = begin; i < end; ++i) sum += starts[query_class[i] + 1] - starts[query_class[i]];
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t own = count(i);
+    if (own < 0) atomicMax(wrong, static_cast<int32_t>(kBadClass));
+    sum += own;
+  }
   share[threadIdx.x] = sum;
   for (unsigned step = 1; step < kOffsetThreads; step *= 2) {
     __syncthreads();
@@ -51,7 +76,7 @@ inline __global__ void __launch_bounds__(kOffsetThreads)
   int64_t at = share[threadIdx.x] - sum;
   for (int64_t i = begin; i < end; ++i) {
     first[i] = at;
-    at += starts[query_class[i] + 1] - starts[query_class[i]];
+    at += count(i);
   }
   if (threadIdx.x == kOffsetThreads - 1) first[queries] = at;
 }

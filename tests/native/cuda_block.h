@@ -1,7 +1,7 @@
 // One block of CUDA threads as fibers on a single CPU thread: each has a stack of its own and runs until it waits for others.
 //
 // `seed` decides who goes on. Threads that wait in vain, or meet others that wait at another line, end the block with a Violation.
-// Under -fsanitize=thread the fibers are threads to the sanitizer, ordered by the block's barrier and by nothing else: a race between
+// Under -fsanitize=thread the fibers are threads to the sanitizer, ordered by the barriers of block and warp and by nothing else: a race between
 // two of them is an error at its line, in whatever order they ran.
 #pragma once
 
@@ -98,6 +98,15 @@ class Block {
     return warp.taken;
   }
 
+  // As the block's barrier, for the warp: the only meeting of lanes that orders what they wrote and read.
+  void warp_barrier(const char* where) {
+    const Quiet quiet;
+    TSAN(Warp& warp = warps_[current_->number / kWarp]; void* meeting = &warp.meeting[warp.barriers % 2]; __tsan_release(meeting);)
+    TSAN(if (warp.arrived + 1 == kWarp)++ warp.barriers;)
+    meet(where, 0xffffffffu, 0);
+    TSAN(__tsan_acquire(meeting);)
+  }
+
   unsigned lane() const { return current_->number % kWarp; }
   TSAN(__attribute__((noipa, no_sanitize("thread")))) const dim3& index() const { return current_->index; }
 
@@ -123,6 +132,7 @@ class Block {
   struct Warp {
     unsigned arrived;
     uint64_t brought[kWarp], taken[kWarp];
+    TSAN(unsigned barriers; char meeting[2];)
   };
 
   static void live();

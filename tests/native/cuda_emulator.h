@@ -60,13 +60,38 @@ void launch(uint64_t seed, void (*kernel)(Parameters...), dim3 grid, dim3 thread
   }
 }
 
-template <class T>
-T shuffle_xor(const char* where, unsigned mask, T value, unsigned lanes) {
+template <class T, class Source>
+T shuffle(const char* where, unsigned mask, T value, const Source& source) {
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
-  bits = block.meet(where, mask, bits)[block.lane() ^ lanes];
+  bits = block.meet(where, mask, bits)[source(block.lane())];
   std::memcpy(&value, &bits, sizeof value);
   return value;
+}
+
+template <class T>
+T shuffle_xor(const char* where, unsigned mask, T value, unsigned lanes) {
+  return shuffle(where, mask, value, [=](unsigned lane) { return lane ^ lanes; });
+}
+
+template <class T>
+T shuffle_up(const char* where, unsigned mask, T value, unsigned lanes) {
+  return shuffle(where, mask, value, [=](unsigned lane) { return lane < lanes ? lane : lane - lanes; });
+}
+
+template <class T>
+T shuffle_from(const char* where, unsigned mask, T value, unsigned from) {
+  return shuffle(where, mask, value, [=](unsigned) { return from % kWarp; });
+}
+
+template <class T>
+unsigned match_any(const char* where, unsigned mask, T value) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  const uint64_t* values = block.meet(where, mask, bits);
+  unsigned result = 0;
+  for (unsigned lane = 0; lane < kWarp; ++lane) result |= static_cast<unsigned>(values[lane] == bits) << lane;
+  return result;
 }
 
 inline unsigned ballot(const char* where, unsigned mask, bool predicate) {
@@ -93,6 +118,12 @@ T atomicMax(T* at, T value) {
   }
   return old;
 }
+template <class T>
+T atomicAdd(T* at, T value) {
+  return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
+inline int __popcll(unsigned long long value) { return __builtin_popcountll(value); }
 inline int __float_as_int(float value) { return emulator::same_bits<int>(value); }
 inline long long __double_as_longlong(double value) { return emulator::same_bits<long long>(value); }
 inline int __ffs(int value) { return __builtin_ffs(value); }
@@ -101,6 +132,7 @@ inline int __ffs(int value) { return __builtin_ffs(value); }
 // told that nobody initialises the extern ones.
 #define __shared__ thread_local
 #define __global__
+#define __host__
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -109,9 +141,13 @@ inline int __ffs(int value) { return __builtin_ffs(value); }
 #define EMULATOR_HERE __FILE__ ":" EMULATOR_LINE(__LINE__)
 #define __syncthreads() emulator::block.barrier(EMULATOR_HERE)
 #define __shfl_xor_sync(...) emulator::shuffle_xor(EMULATOR_HERE, __VA_ARGS__)
+#define __shfl_up_sync(...) emulator::shuffle_up(EMULATOR_HERE, __VA_ARGS__)
+#define __shfl_sync(...) emulator::shuffle_from(EMULATOR_HERE, __VA_ARGS__)
+#define __match_any_sync(...) emulator::match_any(EMULATOR_HERE, __VA_ARGS__)
+#define __syncwarp() emulator::block.warp_barrier(EMULATOR_HERE)
 #define __ballot_sync(...) emulator::ballot(EMULATOR_HERE, __VA_ARGS__)
 
-// What `extern __shared__ unsigned char name[]` in a kernel refers to; to be put into the kernel's namespace, before it.
-#define EMULATOR_DYNAMIC_SHARED(name)                               \
-  inline thread_local unsigned char name[emulator::kDynamicShared]; \
-  inline const bool name##_is_known = (emulator::dynamic_shared.push_back(name), true);
+// What `extern __shared__ type name[]` in a kernel refers to; to be put into the kernel's namespace, before it.
+#define EMULATOR_DYNAMIC_SHARED(type, name)                               \
+  inline thread_local type name[emulator::kDynamicShared / sizeof(type)]; \
+  inline const bool name##_is_known = (emulator::dynamic_shared.push_back(reinterpret_cast<unsigned char*>(name)), true);

@@ -8,7 +8,7 @@
 
 namespace kernels {
 
-EMULATOR_DYNAMIC_SHARED(room)
+EMULATOR_DYNAMIC_SHARED(unsigned char, room)
 
 constexpr unsigned kThreads = 64;
 
@@ -26,6 +26,33 @@ __global__ void forgets_barrier(int* out) {
   __shared__ int value[kThreads];
   value[threadIdx.x] = static_cast<int>(threadIdx.x) + 1;
   out[threadIdx.x] = value[(threadIdx.x + 40) % kThreads];
+}
+
+__global__ void forgets_warp_barrier(int* out) {
+  __shared__ int value[kThreads];
+  value[threadIdx.x] = static_cast<int>(threadIdx.x) + 1;
+  out[threadIdx.x] = value[threadIdx.x ^ 9];
+}
+
+__global__ void reverses_warps(int* out) {  // again and again, through shared memory
+  __shared__ int value[kThreads];
+  value[threadIdx.x] = static_cast<int>(threadIdx.x);
+  for (int turn = 0; turn < 5; ++turn) {
+    __syncwarp();
+    const int other = value[threadIdx.x ^ 31];
+    __syncwarp();
+    value[threadIdx.x] = other;
+  }
+  out[threadIdx.x] = value[threadIdx.x];
+}
+
+__global__ void exchanges(int* out) {
+  const int lane = threadIdx.x % 32;
+  const unsigned equals = __match_any_sync(0xffffffffu, lane % 3 - 1);
+  const bool right = equals == 0x49249249u << lane % 3 && __shfl_up_sync(0xffffffffu, lane, 3) == (lane < 3 ? lane : lane - 3) &&
+                     __shfl_sync(0xffffffffu, 7 * lane, 31) == 217 && __shfl_xor_sync(0xffffffffu, lane, 5) == (lane ^ 5) &&
+                     __ballot_sync(0xffffffffu, lane > 30) == 1u << 31;
+  atomicAdd(out, right ? 1 : 0);
 }
 
 __global__ void reads_unwritten(int* out) {
@@ -108,6 +135,11 @@ int main() {
   for (seed = 0; seed < 8; ++seed) {
     emulator::launch(seed, sum, 5, kThreads, 0, in.data(), out.data());
     for (int b = 0; b < 5; ++b) require(out[b] == std::accumulate(&in[b * kThreads], &in[b * kThreads] + kThreads, 0), "a right kernel is right");
+    emulator::launch(seed, reverses_warps, 1, kThreads, 0, out.data());
+    for (unsigned t = 0; t < kThreads; ++t) require(out[t] == static_cast<int>(t ^ 31), "what was written before a warp's barrier is read after it");
+    out[0] = 0;
+    emulator::launch(seed, exchanges, 3, kThreads, 0, out.data());
+    require(out[0] == 3 * kThreads, "shuffles, votes and matches");
     require(violation(half_a_barrier, 1, 0).find("32 have returned; 32 wait at the barrier") != std::string::npos, "a barrier half the block misses");
     require(!violation(two_barriers, 1, 0).empty(), "two barriers for one");
     require(!violation(half_a_shuffle, 1, 0, out.data()).empty(), "a shuffle half the warp misses");
@@ -118,6 +150,7 @@ int main() {
   }
 #ifndef __SANITIZE_THREAD__  // it would stop here, as it should
   require(outcomes([](int* out) { emulator::launch(seed, forgets_barrier, 1, kThreads, 0, out); }) > 1, "a race shows");
+  require(outcomes([](int* out) { emulator::launch(seed, forgets_warp_barrier, 1, kThreads, 0, out); }) > 1, "a race within a warp shows");
 #endif
   require(outcomes([](int* out) { emulator::launch(seed, reads_unwritten, 1, kThreads, 0, out); }) > 1, "a read of unwritten memory shows");
   require(outcomes([](int* out) { emulator::launch(seed, depends_on_block_order, 9, kThreads, 0, out); }) > 1, "a dependence between blocks shows");

@@ -8,6 +8,7 @@
 #include "../../csrc/cuda/hardest_pairs_small.cuh"
 #include "../../csrc/cuda/hardest_pairs_tiled.cuh"
 #include "../../csrc/cuda/pair_gradient.cuh"
+#include "cuda_memory.h"
 
 namespace zsml::cuda::test {
 
@@ -28,16 +29,6 @@ struct Output {
   std::vector<T> distance;  // [4, B]
   Ids index;                // [4, B]
 };
-
-// Memory as it comes: whatever was there before.
-template <class T>
-std::vector<T> scratch(int64_t count, uint64_t seed) {
-  std::vector<T> memory(count);
-  if (count) std::memset(static_cast<void*>(memory.data()), seed % 2 ? 0xff : 0x5a, count * sizeof(T));
-  return memory;
-}
-
-inline int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
 template <class S, class T>
 Output<T> launch_small(const Input<S>& in, uint64_t seed) {
