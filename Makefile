@@ -1,7 +1,7 @@
 # make demo    install into .venv, train on generated sketches and photos, evaluate on classes never seen in training
 # make test    the same installation, run the whole CPU suite
 # make lint    ruff and clang-format, changing nothing        make format   the same, mending what they can
-# make native  the C++ pieces by CMake, with the module that opens them to pytest        make bench    time hardest_pairs
+# make native  the C++ pieces by CMake, with the module that opens them to pytest        make bench    time the ops and their peers
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,7 +33,7 @@ format: $(VENV)/.lint
 	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | grep -E '\.(h|cpp|cu|cuh)$$' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.installed
-	$(BIN)/python bench/bench_hardest_pairs.py
+	$(BIN)/zsml bench all
 
 install: $(VENV)/.installed
 
@@ -46,7 +46,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(KERNELS)
 	@echo "installing torch (a few minutes the first time) ..."
 	@$(PIP) -q setuptools wheel ninja numpy torch torchvision
 	@echo "building the kernels and installing zsml ..."
-	@$(PIP) -v --no-build-isolation -e '.[test]' > build/install.log 2>&1 || (tail -n 40 build/install.log; exit 1)
+	@$(PIP) -v --no-build-isolation -e '.[test,bench]' > build/install.log 2>&1 || (tail -n 40 build/install.log; exit 1)
 	@grep -m 1 -o 'zsml: .* kernels .*' build/install.log
 	@touch $@
 

@@ -1,7 +1,7 @@
 """Average precision and precision at 100 as people compute them, each as `make(data) -> call` (see case.Provider).
 
-A call returns a dict; truth.check_evaluation says what its keys mean. Embeddings are unit vectors, so that the inner product ranks as the
-Euclidean distance does; the rankings are made by it, as a careful user would.
+A call returns a dict; truth.check_evaluation says what its keys mean. Embeddings are unit vectors, which the inner product
+ranks as the Euclidean distance does, so the peers use it where they can.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def rank_numpy(data: Retrieval) -> Callable[[], Any]:
 
 
 def rank_scipy(data: Retrieval) -> Callable[[], Any]:
-    """As published evaluation code does it: scipy's cdist of bool rows in float64, numpy's default argsort of the negated scores."""
+    """As published evaluation code does it: scipy's cdist of bool rows, numpy's default argsort of the negated scores."""
     from scipy.spatial.distance import cdist
 
     query, gallery = (unpack_bits(codes, 8 * codes.shape[1]).numpy() for codes in (data.query, data.gallery))

@@ -182,7 +182,7 @@ def plot(rows: Sequence[Row]) -> str:
     title = (
         f"{rows[0]['op']}, {rows[0]['device']}: {unit if absolute else 'time over that of zsml'} (log scale, shorter is faster)"
     )
-    style = "text{font:11px sans-serif;fill:#444}.case{font-weight:bold}.out{fill:#999}line{stroke:#ddd}h1{font-size:13px}"
+    style = "text{font:11px sans-serif;fill:#444}.case{font-weight:bold}.out{fill:#999}line{stroke:#ddd}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">'
         f'<style>{style}</style><rect width="{WIDTH}" height="{height}" fill="#fff"/>'
