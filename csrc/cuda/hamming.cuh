@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kCodeThreads) hamming_distances(const uint64_t
 
 // ---- counting -------------------------------------------------------------------------------------------------------------------
 
-constexpr size_t kCounterBytes = 48 << 10;            // shared memory every device gives without being asked
+constexpr size_t kCounterBytes = 47 << 10;            // of the 48 KB of shared memory that every device gives without being asked
 constexpr int64_t kScratchBytes = int64_t{64} << 20;  // where the counters do not fit: for all blocks together, but for one at least
 constexpr int64_t kFewQueries = 512;                  // fewer: one to a block, and more warps for it
 

@@ -4,21 +4,12 @@
 //   v1  SIMT tile in shared memory, 8 x 8 products per thread, row minima and maxima by half-warp shuffles, candidates split
 //       over the grid so that few anchors still fill the device. Full float32 for every input type.  <- shipped
 //   next  tensor-core products (bf16/fp16 natively, float32 split in three tf32 parts), symmetric tiles when refs is x.
-//
-// Every product is one chain of fused multiply-adds over k = 0, 1, ..., wherever the tile lies: equal rows give bit-equal
-// products, which is what keeps ties ties.
 #pragma once
 
+#include "tile.cuh"
 #include "warp.cuh"
 
 namespace zsml::cuda {
-
-template <class T>
-struct TileShape {  // 16 x 16 threads, each rows x cols products
-  static constexpr int threads = 256;
-  static constexpr int rows = sizeof(T) == 8 ? 4 : 8, cols = rows;
-  static constexpr int height = 16 * rows, width = 16 * cols, step = 16;
-};
 
 // What the tiles of one grid row found: value is |b|^2 - 2 a.b in the frame.
 template <class T>
@@ -26,19 +17,6 @@ struct PartialWinners {
   T* value;        // [splits, 4, B]
   int64_t* index;  // [splits, 4, B]
 };
-
-// One step of the product: `step` columns of `extent` rows into shared memory, transposed, in the frame.
-template <class S, class T, int extent>
-__device__ void load_tile(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t first, int64_t count, int64_t depth, int64_t k0,
-                          T scale, const T* __restrict__ shift, T (*tile)[extent + 4]) {
-  using Shape = TileShape<T>;
-  const int k = threadIdx.x % Shape::step;
-  for (int r = threadIdx.x / Shape::step; r < extent; r += Shape::threads / Shape::step) {
-    const int64_t row = first + r;
-    const bool inside = row < count && k0 + k < depth && finite[row];
-    tile[k][r] = inside ? static_cast<T>(rows[row * depth + k0 + k]) * scale - shift[k0 + k] : T(0);
-  }
-}
 
 // grid (anchor tiles, splits): each block goes through its share of the candidate tiles for `height` anchors.
 template <class S, class T>
@@ -79,18 +57,7 @@ __global__ void __launch_bounds__(TileShape<T>::threads)
       load_tile<S, T, Shape::height>(x, finite, first_anchor, anchors, depth, k0, scale, shift, a_tile);
       load_tile<S, T, Shape::width>(refs, ref_finite, first, candidates, depth, k0, scale, shift, b_tile);
       __syncthreads();
-#pragma unroll
-      for (int k = 0; k < Shape::step; ++k) {
-        T a[Shape::rows], b[Shape::cols];
-#pragma unroll
-        for (int r = 0; r < Shape::rows; ++r) a[r] = a_tile[k][ty * Shape::rows + r];
-#pragma unroll
-        for (int c = 0; c < Shape::cols; ++c) b[c] = b_tile[k][tx + 16 * c];
-#pragma unroll
-        for (int r = 0; r < Shape::rows; ++r)
-#pragma unroll
-          for (int c = 0; c < Shape::cols; ++c) product[r][c] += a[r] * b[c];
-      }
+      multiply_tiles(a_tile, b_tile, product);
       __syncthreads();
     }
 

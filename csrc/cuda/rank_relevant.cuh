@@ -24,10 +24,15 @@ struct Relevant {
 // What may be wrong with the values; the highest that applies is reported, for the checks of the others rely on it.
 enum Wrong { kBadClass = 1, kBadOrder = 2, kBadStarts = 3 };
 
+// largest: items of the largest class.
 static __global__ void __launch_bounds__(kClassThreads)
-    check_starts(const int64_t* __restrict__ starts, int64_t classes, int64_t rows, int32_t* __restrict__ wrong) {
+    check_starts(const int64_t* __restrict__ starts, int64_t classes, int64_t rows, int32_t* __restrict__ wrong, int32_t* __restrict__ largest) {
   const int64_t c = blockIdx.x * static_cast<int64_t>(kClassThreads) + threadIdx.x;
-  if (c < classes && !(0 <= starts[c] && starts[c] <= starts[c + 1] && starts[c + 1] <= rows)) atomicMax(wrong, static_cast<int32_t>(kBadStarts));
+  if (c >= classes) return;
+  if (0 <= starts[c] && starts[c] <= starts[c + 1] && starts[c + 1] <= rows)
+    atomicMax(largest, static_cast<int32_t>(starts[c + 1] - starts[c]));
+  else
+    atomicMax(wrong, static_cast<int32_t>(kBadStarts));
 }
 
 // class_of [N]: the inverse of order and starts, left alone where a row is in no class. One thread per place in order.

@@ -9,7 +9,9 @@ namespace zsml::cuda {
 
 struct DeviceRelevantInput : RelevantInput {
   Tensor first, class_of;  // [Q + 1], [N]
-  int64_t total;           // T, the length of the result: read back, the one thing the host has to wait for
+  // Read back, the one thing the host has to wait for: the length of the result, and the items of the largest class.
+  int64_t total;
+  int32_t largest;
 
   DeviceRelevantInput(const Tensor& query_class_, const Tensor& order_, const Tensor& starts_, const Tensor& queries, const Tensor& gallery,
                       cudaStream_t stream)
@@ -18,24 +20,25 @@ struct DeviceRelevantInput : RelevantInput {
     const int64_t count = query_class.size(0), rows = order.size(0), classes = starts.size(0) - 1;
     first = scratch(queries, {count + 1}, ScalarType::Long);
     class_of = scratch(queries, {rows}, ScalarType::Int);
-    const Tensor wrong = scratch(queries, {1}, ScalarType::Int);
-    STD_CUDA_CHECK(cudaMemsetAsync(data<int32_t>(wrong), 0, sizeof(int32_t), stream));
+    const Tensor found = scratch(queries, {2}, ScalarType::Int);
+    int32_t *const wrong = data<int32_t>(found), *const largest_class = wrong + 1;
+    STD_CUDA_CHECK(cudaMemsetAsync(wrong, 0, 2 * sizeof(int32_t), stream));
     STD_CUDA_CHECK(cudaMemsetAsync(data<int32_t>(class_of), 0xff, rows * sizeof(int32_t), stream));
-    check_starts<<<ceil_div(classes, kClassThreads), kClassThreads, 0, stream>>>(input<int64_t>(starts), classes, rows, data<int32_t>(wrong));
+    check_starts<<<ceil_div(classes, kClassThreads), kClassThreads, 0, stream>>>(input<int64_t>(starts), classes, rows, wrong, largest_class);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     find_classes<<<ceil_div(rows, kClassThreads), kClassThreads, 0, stream>>>(input<int64_t>(order), input<int64_t>(starts), rows, classes,
-                                                                              data<int32_t>(class_of), data<int32_t>(wrong));
+                                                                              data<int32_t>(class_of), wrong);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
-    find_offsets<<<1, kOffsetThreads, 0, stream>>>(input<int64_t>(query_class), input<int64_t>(starts), count, classes, data<int64_t>(first),
-                                                   data<int32_t>(wrong));
+    find_offsets<<<1, kOffsetThreads, 0, stream>>>(input<int64_t>(query_class), input<int64_t>(starts), count, classes, data<int64_t>(first), wrong);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
-    int32_t problem = 0;
+    int32_t known[2];
     STD_CUDA_CHECK(cudaMemcpyAsync(&total, input<int64_t>(first) + count, sizeof total, cudaMemcpyDeviceToHost, stream));
-    STD_CUDA_CHECK(cudaMemcpyAsync(&problem, input<int32_t>(wrong), sizeof problem, cudaMemcpyDeviceToHost, stream));
+    STD_CUDA_CHECK(cudaMemcpyAsync(known, wrong, sizeof known, cudaMemcpyDeviceToHost, stream));
     STD_CUDA_CHECK(cudaStreamSynchronize(stream));
-    STD_TORCH_CHECK(problem != kBadStarts, "starts must ascend from 0 to N=", rows);
-    STD_TORCH_CHECK(problem != kBadOrder, "order must hold rows of the gallery, 0 to ", rows - 1);
-    STD_TORCH_CHECK(problem != kBadClass, "query_class must be 0 to ", classes - 1);
+    STD_TORCH_CHECK(known[0] != kBadStarts, "starts must ascend from 0 to N=", rows);
+    STD_TORCH_CHECK(known[0] != kBadOrder, "order must hold rows of the gallery, 0 to ", rows - 1);
+    STD_TORCH_CHECK(known[0] != kBadClass, "query_class must be 0 to ", classes - 1);
+    largest = known[1];
   }
 
   Relevant device() const {

@@ -41,11 +41,12 @@ inline Classes draw_classes(int64_t queries, int64_t rows, int64_t count, std::m
 struct DeviceClasses {
   std::vector<int64_t> first;
   std::vector<int32_t> class_of;
-  int32_t wrong = 0;
+  int32_t wrong = 0, largest = 0;
   int64_t total;
 
   DeviceClasses(const Classes& c, uint64_t seed) : first(scratch<int64_t>(c.queries() + 1, seed)), class_of(c.rows(), -1) {
-    emulator::launch(seed, check_starts, ceil_div(c.count(), kClassThreads), kClassThreads, 0, c.starts.data(), c.count(), c.rows(), &wrong);
+    emulator::launch(seed, check_starts, ceil_div(c.count(), kClassThreads), kClassThreads, 0, c.starts.data(), c.count(), c.rows(), &wrong,
+                     &largest);
     emulator::launch(seed, find_classes, ceil_div(c.rows(), kClassThreads), kClassThreads, 0, c.order.data(), c.starts.data(), c.rows(), c.count(),
                      class_of.data(), &wrong);
     emulator::launch(seed, find_offsets, 1, kOffsetThreads, 0, c.query_class.data(), c.starts.data(), c.queries(), c.count(), first.data(), &wrong);
