@@ -40,6 +40,7 @@ struct RelevantInput {
   const int64_t* items(int64_t query) const { return items() + start(class_of(query)); }
   int64_t count(int64_t query) const { return start(class_of(query) + 1) - start(class_of(query)); }
   int64_t offset(int64_t query) const { return offset_[query]; }  // of the query's first result
+  const int64_t* offsets() const { return offset_.data(); }       // [Q + 1], last the total
   int64_t total() const { return offset_.back(); }
 
  private:

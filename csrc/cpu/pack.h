@@ -98,15 +98,15 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
 }
 
 // Rows [first, first + count) into panels of `width` rows: panels[ceil(count / width), depth, width] and their squared lengths.
-// A row marked as not finite becomes zeros with a NaN length, and so does the padding of the last panel.
-template <class T, class S>
-void pack(const Rows<S>& rows, int64_t first, int64_t count, int width, const Frame<T>& frame, const std::vector<uint8_t>& finite, T* panels,
+// A row marked as not finite becomes zeros with a NaN length, and so does the padding of the last panel; no marks: all are finite.
+template <class T, class Source>
+void pack(const Source& rows, int64_t first, int64_t count, int width, const Frame<T>& frame, const std::vector<uint8_t>& finite, T* panels,
           T* norm) {
   for (int64_t start = 0; start < count; start += width) {
     T* panel = panels + start * rows.depth;
     for (int r = 0; r < width; ++r) {
-      const bool use = start + r < count && finite[first + start + r];
-      const S* source = use ? rows.row(first + start + r) : nullptr;
+      const bool use = start + r < count && (finite.empty() || finite[first + start + r]);
+      const auto* source = use ? rows.row(first + start + r) : nullptr;
       T length = 0;
       for (int64_t k = 0; k < rows.depth; ++k) {
         const T value = use ? static_cast<T>(source[k]) * frame.scale - frame.shift[k] : T(0);

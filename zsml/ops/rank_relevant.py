@@ -5,10 +5,13 @@ classes are counted: NEARER (strictly nearer), TIED_BEFORE (equal distance, lowe
 of the p-th of them, p = 1 ... R, is p + NEARER + TIED_BEFORE; over the orders of ties it ranges from p + NEARER to
 p + NEARER + TIED.
 
-The order of distances is that of |g|^2 - 2 <q, g> in float32 (float64 for float64 embeddings), or with ``inner`` of -<q, g>.
+The order of distances is that of |g|^2 - 2 <q, g> in float32 (float64 for float64 embeddings), after a common shift towards the
+origin where it would otherwise cancel; with ``cosine`` it is that of -<q, g> / |g|.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -19,21 +22,23 @@ from ._register import define
 __all__ = ["NEARER", "TIED", "TIED_BEFORE", "hamming_rank_relevant", "rank_relevant"]
 
 NEARER, TIED_BEFORE, TIED = range(3)
+CENTRE_ABOVE = 16.0  # squared length of the mean over the spread, as in csrc/hardest_pairs.h
+ROWS = 1 << 14  # gallery rows widened at a time
 BLOCK = 1 << 20  # distances held at a time by the plain-torch reference
 
 
 def rank_relevant(
-    query: Tensor, query_class: Tensor, gallery: Tensor, order: Tensor, starts: Tensor, inner: bool = False
+    query: Tensor, query_class: Tensor, gallery: Tensor, order: Tensor, starts: Tensor, cosine: bool = False
 ) -> Tensor:
-    """Counts of other classes' items around each relevant item, by Euclidean distance or inner product.
+    """Counts of other classes' items around each relevant item, by Euclidean distance or cosine.
 
     Args:
-        query: real-valued [Q, D], finite, without a common offset that dwarfs the distances.
-        query_class: int64 [Q], each a class with at least one gallery item; queries of one class are best kept together.
-        gallery: [N, D], dtype and device of the query, N < 2^31.
+        query: real-valued [Q, D], finite.
+        query_class: int64 [Q], 0 to C - 1.
+        gallery: finite [N, D], dtype and device of the query, N < 2^31.
         order: int64 [N], the gallery rows class by class, ascending within each class.
         starts: int64 [C + 1], class c is ``order[starts[c] : starts[c + 1]]``.
-        inner: order by -<q, g> instead of |q - g|.
+        cosine: order by the angle instead of the distance.
 
     Returns:
         int32 [3, T] with T = sum of R over the queries: rows NEARER, TIED_BEFORE, TIED, query after query.
@@ -42,7 +47,29 @@ def rank_relevant(
     >>> rank_relevant(sketch, torch.tensor([0]), photos, torch.tensor([0, 2, 1]), torch.tensor([0, 2, 3])).tolist()
     [[0, 1], [0, 0], [0, 0]]
     """
-    return torch.ops.zsml.rank_relevant(query, query_class, gallery, order, starts, inner)
+    shift, scale = frame(gallery, query, cosine)
+    return torch.ops.zsml.rank_relevant(query, query_class, gallery, order, starts, shift, scale, cosine)
+
+
+def frame(gallery: Tensor, query: Tensor, cosine: bool) -> tuple[Tensor, float]:
+    """(shift float64 [D], scale): x -> scale x - shift brings the largest coordinate near 1 and, where the mean of the gallery
+    is much longer than its spread, the mean near 0.
+
+    The scale is a power of two, and the shift lies on a grid no finer than the spread: both are exact for coordinates that lie
+    on a grid of their own, so that equal distances stay equal.
+    """
+    largest = max(float(x.abs().amax()) for x in (gallery, query))
+    scale = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > 0 else 1.0
+    scale = min(max(scale, 2.0**-120), 2.0**120) if gallery.dtype != torch.float64 else min(max(scale, 2.0**-1000), 2.0**1000)
+    shift = torch.zeros(gallery.shape[1], dtype=torch.float64, device=gallery.device)
+    if cosine:
+        return shift, scale
+    mean = gallery.mean(dim=0, dtype=torch.float64) * scale
+    spread = sum(float((part.double() * scale - mean).square().sum()) for part in gallery.split(ROWS)) / gallery.shape[0]
+    if float(mean.square().sum()) > CENTRE_ABOVE * spread:
+        grid = math.ldexp(1.0, math.frexp(math.sqrt(spread / gallery.shape[1]))[1] - 1) if spread > 0 else 0.0
+        shift = (mean / grid).round() * grid if grid > 0 else mean
+    return shift, scale
 
 
 def hamming_rank_relevant(q: Tensor, query_class: Tensor, g: Tensor, order: Tensor, starts: Tensor) -> Tensor:
@@ -53,17 +80,30 @@ def hamming_rank_relevant(q: Tensor, query_class: Tensor, g: Tensor, order: Tens
 # ---- plain torch: the oracle of the tests, and what runs where no kernel was built -------------------------------------------
 
 
-def reference(query: Tensor, query_class: Tensor, gallery: Tensor, order: Tensor, starts: Tensor, inner: bool) -> Tensor:
+def reference(
+    query: Tensor,
+    query_class: Tensor,
+    gallery: Tensor,
+    order: Tensor,
+    starts: Tensor,
+    shift: Tensor,
+    scale: float,
+    cosine: bool,
+) -> Tensor:
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    gallery = gallery.to(wide)
+    framed = (gallery.to(wide) * scale - shift.to(wide)).T.contiguous()  # [D, N]
+    square = framed.new_zeros(framed.shape[1], dtype=torch.float64)
+    for g_k in framed.double():  # not sum(): its order of summation would differ between columns
+        square += g_k * g_k
+    length = square.sqrt().to(wide)
 
     def rows(block: Tensor) -> Tensor:
         # Feature by feature: a matrix product's order of summation, and with it the ties, would depend on the shape.
-        block = block.to(wide)
-        total = gallery.new_zeros(block.shape[0], gallery.shape[0])
-        for q_k, g_k in zip(block.T, gallery.T, strict=True):
-            total += q_k[:, None] * g_k if inner else (q_k[:, None] - g_k).square_()
-        return -total if inner else total
+        block = (block.to(wide) * scale - shift.to(wide)).T  # [D, rows]
+        total = framed.new_zeros(block.shape[1], framed.shape[1])
+        for q_k, g_k in zip(block, framed, strict=True):
+            total += q_k[:, None] * g_k if cosine else (q_k[:, None] - g_k).square_()
+        return total / -torch.where(length > 0, length, 1) + 0.0 if cosine else total
 
     return _count(query, query_class, order, starts, gallery.shape[0], rows)
 
@@ -96,7 +136,8 @@ def _count(query, query_class, order, starts, size, distance_rows) -> Tensor:
 
 define(
     "rank_relevant",
-    "(Tensor query, Tensor query_class, Tensor gallery, Tensor order, Tensor starts, bool inner) -> Tensor",
+    "(Tensor query, Tensor query_class, Tensor gallery, Tensor order, Tensor starts, Tensor shift, float scale, "
+    "bool cosine) -> Tensor",
     reference,
 )
 define(
@@ -108,6 +149,6 @@ define(
 
 @torch.library.register_fake("zsml::rank_relevant")
 @torch.library.register_fake("zsml::hamming_rank_relevant")
-def _fake(query, query_class, gallery, order, starts, inner=False):
+def _fake(query, query_class, gallery, order, starts, *frame):
     # How many items are relevant is known only from the values.
     return query.new_empty(3, torch.library.get_ctx().new_dynamic_size(), dtype=torch.int32)

@@ -1,0 +1,233 @@
+// The work of rank_relevant without torch: relevant distances first, then every other item into the gap it falls into.
+#pragma once
+
+#include <numeric>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "../rank_relevant.h"
+#include "aligned.h"
+#include "gap_counts.h"
+#include "pack.h"
+#include "parallel.h"
+
+namespace zsml::cpu {
+
+// Gallery rows class by class.
+struct ClassLists {
+  const int64_t* order;   // [N] gallery rows
+  const int64_t* starts;  // [C + 1]
+};
+
+template <class S, class T>
+class RankRelevant {
+ public:
+  // query_class [Q], offset [Q + 1]: where each query's results begin, last the total.
+  RankRelevant(Rows<S> queries, const int64_t* query_class, const int64_t* offset, Rows<S> gallery, ClassLists lists, Frame<T> frame, bool cosine,
+               ParallelFor parallel, int threads, Isa isa)
+      : queries_(queries),
+        gallery_(gallery),
+        query_class_(query_class),
+        offset_(offset),
+        lists_(lists),
+        frame_(std::move(frame)),
+        cosine_(cosine),
+        parallel_(parallel),
+        kernel_(strip_kernel<T>(isa)),
+        query_order_(queries.count),
+        state_(queries.count) {
+    std::iota(query_order_.begin(), query_order_.end(), int64_t{0});
+    std::stable_sort(query_order_.begin(), query_order_.end(), [&](int64_t a, int64_t b) { return query_class_[a] < query_class_[b]; });
+    // As many queries as keep their panels and a strip of values in the second-level cache, unless a thread would go without.
+    const int64_t by_cache = std::clamp<int64_t>((128 << 10) / (queries.depth * static_cast<int64_t>(sizeof(T))), 1, 64);
+    block_ = std::max<int64_t>(1, std::min(by_cache, (queries.count + threads - 1) / threads) / kernel_.rows) * kernel_.rows;
+    const int64_t panel_bytes = kernel_.cols * queries.depth * static_cast<int64_t>(sizeof(T));
+    chunk_ = kernel_.cols *
+             std::clamp<int64_t>((64 << 20) / panel_bytes, kStrip / kernel_.cols, (gallery.count + kernel_.cols - 1) / kernel_.cols + kStrip);
+  }
+
+  // result [kCounts, total]
+  void run(int32_t* result) {
+    const int64_t total = offset_[queries_.count];
+    lay_out(total);
+    const int64_t room = std::min(chunk_, round_up(gallery_.count));
+    Aligned<T> panels(room * gallery_.depth), plus(room), times(room);
+    int64_t packed = -1;
+    const auto each_chunk = [&](auto&& work) {
+      for (int64_t first = 0; first < gallery_.count; first += chunk_) {
+        const Chunk chunk{panels.memory, plus.memory, times.memory, first, std::min(chunk_, gallery_.count - first)};
+        if (packed != first) pack_chunk(chunk);
+        packed = first;
+        parallel_(0, (queries_.count + block_ - 1) / block_, 1, [&](int64_t begin, int64_t end) { work(chunk, begin, end); });
+      }
+    };
+    each_chunk([&](const Chunk& chunk, int64_t begin, int64_t end) { relevant_values(chunk, begin, end); });
+    parallel_(0, queries_.count, 16, [&](int64_t begin, int64_t end) { sort_relevant(begin, end); });
+    each_chunk([&](const Chunk& chunk, int64_t begin, int64_t end) { count_others(chunk, begin, end); });
+    parallel_(0, queries_.count, 64, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        if (state_[i].relevant > 0)
+          state_[i].finish(result + offset_[i], result + kTiedBefore * total + offset_[i], result + kTied * total + offset_[i]);
+    });
+  }
+
+ private:
+  static constexpr int64_t kStrip = 2048;  // gallery items whose values are held at a time, per query
+
+  // A stretch of the gallery in class order, packed.
+  struct Chunk {
+    T *panels, *plus, *times;
+    int64_t first, count;
+  };
+
+  // A gallery that looks as if it lay in class order.
+  struct Ordered {
+    Rows<S> rows;
+    const int64_t* order;
+    int64_t depth;
+    const S* row(int64_t i) const { return rows.row(order[i]); }
+  };
+
+  int64_t round_up(int64_t n) const { return (n + kernel_.cols - 1) / kernel_.cols * kernel_.cols; }
+  int64_t begin_of(int64_t query) const { return lists_.starts[query_class_[query]]; }
+  int64_t end_of(int64_t query) const { return lists_.starts[query_class_[query] + 1]; }
+
+  void lay_out(int64_t total) {
+    const int64_t queries = queries_.count;
+    values_.resize(total + queries);
+    rows_.resize(total);
+    counts_.assign(3 * (total + queries), 0);
+    int64_t bins = 0;
+    for (int64_t i = 0; i < queries; ++i) bins += offset_[i] < offset_[i + 1] ? GapCounts<T>::bins_for(offset_[i + 1] - offset_[i]) : 0;
+    starts_.resize(bins);
+    int32_t* start = starts_.data();
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t relevant = offset_[i + 1] - offset_[i], at = offset_[i] + i;
+      const int32_t own = relevant ? GapCounts<T>::bins_for(relevant) : 0;
+      state_[i] = {values_.data() + at,
+                   rows_.data() + offset_[i],
+                   counts_.data() + at,
+                   counts_.data() + total + queries + at,
+                   counts_.data() + 2 * (total + queries) + at,
+                   start,
+                   relevant,
+                   own,
+                   T(0),
+                   T(0),
+                   false};
+      start += own;
+    }
+  }
+
+  void pack_chunk(const Chunk& chunk) {
+    const Ordered source{gallery_, lists_.order, gallery_.depth};
+    const T factor = -2;
+    parallel_(0, (chunk.count + kernel_.cols - 1) / kernel_.cols, 1 + 16384 / (kernel_.cols * gallery_.depth), [&](int64_t begin, int64_t end) {
+      begin *= kernel_.cols;
+      end = std::min(end * kernel_.cols, chunk.count);
+      pack<T>(source, chunk.first + begin, end - begin, kernel_.cols, frame_, {}, chunk.panels + begin * gallery_.depth, chunk.plus + begin);
+      for (int64_t j = begin; j < end; ++j) {
+        chunk.times[j] = cosine_ ? (chunk.plus[j] > 0 ? -1 / std::sqrt(chunk.plus[j]) : T(0)) : factor;
+        if (cosine_) chunk.plus[j] = 0;
+      }
+      for (int64_t j = end; j < round_up(end); ++j) chunk.plus[j] = chunk.times[j] = 0;
+    });
+  }
+
+  // Queries of block b in class order, as panels.
+  int64_t pack_queries(int64_t b, std::vector<T>& norm, T* panels) const {
+    const Ordered source{queries_, query_order_.data(), queries_.depth};
+    const int64_t first = b * block_, count = std::min(block_, queries_.count - first);
+    norm.resize(block_);
+    pack<T>(source, first, count, kernel_.rows, frame_, {}, panels, norm.data());
+    return count;
+  }
+
+  // Ranking values of the block's queries to the panels that hold [begin, end) of the chunk; the value of item j lies at j - aligned.
+  int64_t values(const Chunk& chunk, const T* queries, int64_t count, int64_t begin, int64_t end, T* value, int64_t stride) const {
+    const int64_t aligned = begin / kernel_.cols * kernel_.cols;
+    kernel_.values(queries, (count + kernel_.rows - 1) / kernel_.rows, chunk.panels + aligned * gallery_.depth,
+                   (end - aligned + kernel_.cols - 1) / kernel_.cols, gallery_.depth, chunk.plus + aligned, chunk.times + aligned, value, stride);
+    return aligned;
+  }
+
+  void relevant_values(const Chunk& chunk, int64_t begin, int64_t end) {
+    Aligned<T> panels(block_ * queries_.depth), value(block_ * (kStrip + kernel_.cols));
+    std::vector<T> norm;
+    const int64_t stride = kStrip + kernel_.cols;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t count = pack_queries(b, norm, panels.memory);
+      for (int64_t p = 0; p < count;) {  // queries of one class together
+        const int64_t query = query_order_[b * block_ + p];
+        int64_t next = p + 1;
+        while (next < count && query_class_[query_order_[b * block_ + next]] == query_class_[query]) ++next;
+        const int64_t from_panel = p / kernel_.rows * kernel_.rows;
+        const int64_t last = std::min(end_of(query) - chunk.first, chunk.count);
+        for (int64_t j = std::max<int64_t>(begin_of(query) - chunk.first, 0); j < last; j += kStrip) {
+          const int64_t stop = std::min(last, j + kStrip);
+          const int64_t aligned = values(chunk, panels.memory + from_panel * queries_.depth, next - from_panel, j, stop, value.memory, stride);
+          for (int64_t i = p; i < next; ++i) {
+            const GapCounts<T>& state = state_[query_order_[b * block_ + i]];
+            std::copy_n(value.memory + (i - from_panel) * stride + (j - aligned), stop - j, state.value + (chunk.first + j - begin_of(query)));
+          }
+        }
+        p = next;
+      }
+    }
+  }
+
+  void sort_relevant(int64_t begin, int64_t end) {
+    std::vector<int32_t> bin;
+    std::vector<T> value;
+    std::vector<int64_t> row;
+    for (int64_t i = begin; i < end; ++i) {
+      GapCounts<T>& state = state_[i];
+      if (state.relevant == 0) continue;
+      bin.resize(state.relevant), value.resize(state.relevant), row.resize(state.relevant);
+      std::copy_n(lists_.order + begin_of(i), state.relevant, state.row);
+      state.sort(kernel_, bin.data(), value.data(), row.data());
+    }
+  }
+
+  void count_others(const Chunk& chunk, int64_t begin, int64_t end) {
+    Aligned<T> panels(block_ * queries_.depth), value(block_ * kStrip);
+    typename GapCounts<T>::Kept kept(kStrip);
+    std::vector<T> norm;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t count = pack_queries(b, norm, panels.memory);
+      for (int64_t j = 0; j < chunk.count; j += kStrip) {
+        const int64_t stop = std::min(chunk.count, j + kStrip);
+        values(chunk, panels.memory, count, j, stop, value.memory, kStrip);
+        for (int64_t p = 0; p < count; ++p) {
+          const int64_t query = query_order_[b * block_ + p];
+          GapCounts<T>& state = state_[query];
+          if (state.relevant == 0) continue;
+          // Everything but the query's own class.
+          const int64_t own_begin = std::clamp(begin_of(query) - chunk.first, j, stop), own_end = std::clamp(end_of(query) - chunk.first, j, stop);
+          const auto count_between = [&](int64_t from, int64_t to) {
+            if (from < to) state.count(kernel_, value.memory + p * kStrip + (from - j), lists_.order + chunk.first + from, to - from, kept);
+          };
+          count_between(j, own_begin);
+          count_between(own_end, stop);
+        }
+      }
+    }
+  }
+
+  Rows<S> queries_, gallery_;
+  const int64_t *query_class_, *offset_;
+  ClassLists lists_;
+  Frame<T> frame_;
+  bool cosine_;
+  ParallelFor parallel_;
+  const StripKernel<T>& kernel_;
+  std::vector<int64_t> query_order_;
+  std::vector<GapCounts<T>> state_;
+  int64_t block_, chunk_;
+  std::vector<T> values_;
+  std::vector<int64_t> rows_;
+  std::vector<int32_t> counts_, starts_;
+};
+
+}  // namespace zsml::cpu
