@@ -174,7 +174,7 @@ def find_cases(ops: Sequence[str], sizes: Sequence[str] = (), queries: int | Non
         what = f"op {unknown[0]!r} is not known" if unknown else "no op is given"
         raise InputError(f"{what}; choose from {', '.join(OPS)}, all, report")
     wanted = OPS if "all" in ops else tuple(dict.fromkeys(ops))
-    batches, sets = [size for size in sizes if size.isdigit() and int(size) >= 16], [size for size in sizes if size in SETS]
+    batches, sets = [size for size in sizes if size.isdecimal() and int(size) >= 16], [size for size in sizes if size in SETS]
     retrieval = [op for op in wanted if op in RETRIEVAL]
     for size in sizes:
         if not (size in sets and retrieval) and not (size in batches and "hardest_pairs" in wanted):
