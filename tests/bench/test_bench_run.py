@@ -178,12 +178,13 @@ def test_threads_are_given_to_every_library_and_given_back(topk):
     assert torch.get_num_threads() == before
 
 
-def test_calls_take_turns_and_short_ones_are_repeated():
+def test_calls_take_turns_and_short_ones_are_repeated(monkeypatch):
+    monkeypatch.setattr(measure, "SHORT", 10.0)
     order = []
     samples = measure.rounds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, budget=1.0, device="cpu", most=4)
     turns = [order[0], *(b for a, b in pairwise(order) if a != b)]
     assert turns == ["a", "b"] * 5 and {name: len(times) for name, times in samples.items()} == {"a": 4, "b": 4}
-    assert order.count("a") > 4 * 20
+    assert order.count("a") == 2 + 4 * (1 + 100)
 
 
 @pytest.mark.skipif(not hasattr(measure.os, "sched_getaffinity"), reason="the resident set is read where Linux tells it")
