@@ -33,7 +33,7 @@ format: $(VENV)/.lint
 	git ls-files 'csrc/*' 'tests/*.cpp' 'tests/*.h' | grep -E '\.(h|cpp|cu|cuh)$$' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.installed
-	$(BIN)/zsml bench all
+	$(BIN)/zsml bench all --sizes 120 1024 4096 sketchy tuberlin quickdraw
 
 install: $(VENV)/.installed
 

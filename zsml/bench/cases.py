@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsml.bench import peers_evaluate, peers_hamming, peers_pairs, truth
-from zsml.bench.case import Case, Provider
+from zsml.bench import measure, peers_evaluate, peers_hamming, peers_pairs, truth
+from zsml.bench.case import Case, Provider, Unable
 from zsml.bench.data import SETS, Retrieval, draw_codes, draw_embeddings
 from zsml.errors import InputError
 from zsml.losses import MATHMLoss
@@ -19,6 +19,7 @@ from zsml.losses import MATHMLoss
 WIDTH = 512  # of embeddings
 BITS = (64, 512)
 NEAREST = (100, 200)
+RANKING = 1 << 28  # indices of a ranking held at a time: 2 GiB for those who use int64
 FEW = 64  # queries for peers that take milliseconds for one
 BOTH = ("cpu", "cuda")
 PUBLISHED_SETS = ("sketchy", "tuberlin", "quickdraw")
@@ -40,13 +41,19 @@ def draw_batch(B: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
 def hardest_pairs(sizes: Sequence[str]) -> list[Case]:
     """MATHMLoss, forward and backward, against the same loss by hand."""
 
-    def timed(loss: Callable[..., Tensor]) -> Callable[[Any], Callable[[], Any]]:
-        return lambda data: partial(truth.step, loss, *data)
+    def timed(loss: Callable[..., Tensor], bytes_per_pair: int = 0) -> Callable[[Any], Callable[[], Any]]:
+        def make(data: tuple[Tensor, Tensor, Tensor]) -> Callable[[], Any]:
+            needed = bytes_per_pair * len(data[0]) ** 2
+            if data[0].device.type == "cpu" and needed > measure.available_memory():  # the system would end the whole process
+                raise Unable(f"needs about {needed / 2**30:.1f} GiB")
+            return partial(truth.step, loss, *data)
+
+        return make
 
     providers = [
         Provider("zsml", timed(MATHMLoss()), devices=BOTH),
-        Provider("dense", timed(peers_pairs.dense), devices=BOTH),
-        Provider("dense-compiled", timed(peers_pairs.compiled_dense), devices=BOTH),
+        Provider("dense", timed(peers_pairs.dense, 50), devices=BOTH),
+        Provider("dense-compiled", timed(peers_pairs.compiled_dense, 20), devices=BOTH),
         Provider("chunked-compiled", timed(peers_pairs.chunked_compiled), devices=BOTH),
     ]
     return [
@@ -65,7 +72,7 @@ def hardest_pairs(sizes: Sequence[str]) -> list[Case]:
 def _on_set(name: str, queries: int | None, bits: int | None, **rest: Any) -> Case:
     """A case on one of the sets: codes of `bits` bits, or embeddings."""
     size = SETS[name]
-    used = size.queries if queries is None else min(queries, size.queries)
+    used = min(size.queries, *([queries] if queries else []), rest.pop("most", size.queries))
     draw: Callable[[str], Retrieval]
     if bits is None:
         shape, draw = {"gallery": size.gallery, "D": WIDTH}, lambda device: draw_embeddings(name, used, WIDTH, device)
@@ -107,8 +114,8 @@ def hamming_rank(sizes: Sequence[str], queries: int | None) -> list[Case]:
         Provider("torch-product-argsort", peers_hamming.rank_torch, devices=("cuda",)),
     ]
     return [
-        _on_set(name, queries, bits, op="hamming_rank", mode="whole ranking", truth=truth.nearest, check=truth.check_rank,
-                providers=providers)
+        _on_set(name, queries, bits, op="hamming_rank", mode="whole ranking", most=RANKING // SETS[name].gallery,
+                truth=truth.nearest, check=truth.check_rank, providers=providers)
         for name in sizes for bits in BITS
     ]  # fmt: skip
 

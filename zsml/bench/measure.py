@@ -23,18 +23,20 @@ SHORT = 0.02  # seconds; shorter calls are timed several in a row, after one tha
 
 
 def rounds(calls: dict[str, Callable[[], object]], budget: float, device: str, most: int = 15) -> dict[str, list[float]]:
-    """Seconds per call. The calls take turns, so that a busy moment of the machine hits all of them alike.
+    """Seconds per call, of calls that were made before. They take turns, so that a busy moment of the machine hits all alike.
 
-    Each gets a warm-up and between 3 and ``most`` samples, as many as ``budget`` seconds per call allow.
+    Each gets between 3 and ``most`` samples, as many as ``budget`` seconds per call allow.
     """
     first, samples = {}, {name: [] for name in calls}
     for name, call in calls.items():
-        call()
         settle()
         first[name] = seconds(call, 1, device)
-    for turn in range(most):
+        if first[name] >= SHORT:
+            samples[name].append(first[name])
+    for _ in range(most):
         for name, call in calls.items():
-            if turn >= 3 and first[name] * (turn + 1) > budget:
+            taken = len(samples[name])
+            if taken == most or (taken >= 3 and first[name] * (taken + 1) > budget):
                 continue
             settle()
             repeat = 1
@@ -74,8 +76,9 @@ def settle(pause: float = 0.005, longest: float = 1.0) -> None:
 
 
 def peak_extra_mib(call: Callable[[], object], device: str) -> float | None:
-    """MiB by which one call raises the peak: device memory on CUDA, the process's resident set on Linux; None where unknown."""
-    call()
+    """MiB by which a call that was made before raises the peak: device memory on CUDA, the process's resident set on Linux; None
+    where unknown.
+    """
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -86,16 +89,24 @@ def peak_extra_mib(call: Callable[[], object], device: str) -> float | None:
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the recorded peak
-        before = _status_kib("VmRSS")
+        before = _kib("/proc/self/status", "VmRSS")
         call()
-        return (_status_kib("VmHWM") - before) / 2**10
+        return (_kib("/proc/self/status", "VmHWM") - before) / 2**10
     except (OSError, AttributeError):
         return None
 
 
-def _status_kib(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+def _kib(path: str, field: str) -> int:
+    line = next(line for line in Path(path).read_text().splitlines() if line.startswith(field))
     return int(line.split()[1])
+
+
+def available_memory() -> float:
+    """Bytes that can be had without swapping; infinite where the system does not tell."""
+    try:
+        return _kib("/proc/meminfo", "MemAvailable") * 1024.0
+    except OSError:
+        return math.inf
 
 
 def cores() -> int:
@@ -127,7 +138,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     return {
         "on": device,
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
-        "kernels": info["tier"],
+        "kernels": device if info[f"{device}_kernels"] == "loaded" else "torch",
         "instructions": info["cpu_instructions"],
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},

@@ -18,6 +18,7 @@ from zsml.metrics import evaluate_retrieval
 from zsml.ops import hamming_rank, unpack_bits
 
 BLOCK = 256  # queries at a time
+SOME = 16  # of them for a thread at a time
 TOP = 100  # of precision at k
 
 Answer = Callable[[], dict[str, Any]]
@@ -85,15 +86,17 @@ def search_numpy(data: Retrieval) -> Answer:
         for start in range(0, len(query), BLOCK):
             values = query[start : start + BLOCK] @ gallery.T
 
-            def one(i: int, start: int = start, values: np.ndarray = values) -> None:
-                row, q = values[i], start + i
-                own = np.sort(row[first[q] : last[q]])[::-1]
-                row.sort()
-                ranks = size - np.searchsorted(row, own)  # ascending
-                ap[q] = (places[: len(ranks)] / ranks).mean()
-                top[q] = np.searchsorted(ranks, TOP, side="right") / TOP
+            def some(begin: int, start: int = start, values: np.ndarray = values) -> None:
+                rows = values[begin : begin + SOME]
+                numbers = range(start + begin, start + begin + len(rows))
+                own = [np.sort(row[first[q] : last[q]])[::-1] for row, q in zip(rows, numbers, strict=True)]
+                rows.sort(axis=1)
+                for row, mine, q in zip(rows, own, numbers, strict=True):
+                    ranks = size - np.searchsorted(row, mine)  # ascending
+                    ap[q] = (places[: len(ranks)] / ranks).mean()
+                    top[q] = np.searchsorted(ranks, TOP, side="right") / TOP
 
-            in_threads(one, range(len(values)))
+            in_threads(some, range(0, len(values), SOME))
         return {"ap": ap, "p100": top.mean()}
 
     return call
@@ -113,8 +116,8 @@ def argsort_numpy(data: Retrieval) -> Answer:
         parts = []
         for start in range(0, len(query), BLOCK):
             values, wanted = query[start : start + BLOCK] @ gallery.T, labels[start : start + BLOCK]
-            cuts = range(0, len(values), 16)
-            parts += in_threads(rows, [(values[i : i + 16], wanted[i : i + 16]) for i in cuts])
+            cuts = range(0, len(values), SOME)
+            parts += in_threads(rows, [(values[i : i + SOME], wanted[i : i + SOME]) for i in cuts])
         return {"ap": np.concatenate([ap for ap, _ in parts]), "p100": np.concatenate([top for _, top in parts]).mean()}
 
     return call
@@ -210,7 +213,7 @@ def _scored(data: Retrieval, rank: Callable[[Retrieval], Callable[[], list[Any]]
         ap, top = [], []
         for start, ranked in zip(cuts, calls, strict=True):
             order = np.concatenate([np.asarray(block.cpu() if isinstance(block, torch.Tensor) else block) for block in ranked()])
-            parts = [(order[i : i + 16], labels[start + i : start + i + 16]) for i in range(0, len(order), 16)]
+            parts = [(order[i : i + SOME], labels[start + i : start + i + SOME]) for i in range(0, len(order), SOME)]
             for scored in in_threads(lambda part: ap_of_ranking(*part, classes, places), parts):
                 ap.append(scored[0])
                 top.append(scored[1])
