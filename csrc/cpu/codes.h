@@ -23,9 +23,8 @@ struct CodesKernel {
   // How many of row[0 .. count) are at most `limit`; count is a multiple of 64.
   int64_t (*count_at_most)(const D* row, int64_t count, D limit);
 
-  // Appends the places j with row[j] < limit, and the first `ties` of those with row[j] == limit, in ascending order.
-  // `index` needs room for 64 more than is found. Returns how many.
-  int64_t (*collect)(const D* row, int64_t count, D limit, int64_t ties, int32_t* index);
+  // The places j with row[j] <= limit, in ascending order; `index` needs room for as many. Returns how many.
+  int64_t (*collect)(const D* row, int64_t count, D limit, int32_t* index);
 };
 
 template <class D>

@@ -64,18 +64,14 @@ int64_t count_at_most(const D* row, int64_t count, D limit) {
 }
 
 template <class D>
-int64_t collect(const D* row, int64_t count, D limit, int64_t ties, int32_t* index) {
+int64_t collect(const D* row, int64_t count, D limit, int32_t* index) {
   int64_t found = 0;
   for (int64_t first = 0; first < count; first += kBlock) {
     uint8_t any = 0;
     for (int64_t j = 0; j < kBlock; ++j) any = static_cast<uint8_t>(any | (row[first + j] <= limit));
     if (!any) continue;
-    for (int64_t j = first; j < first + kBlock; ++j) {
-      const bool tie = row[j] == limit && ties > 0;
-      index[found] = static_cast<int32_t>(j);
-      found += row[j] < limit || tie;
-      ties -= tie;
-    }
+    for (int64_t j = first; j < first + kBlock; ++j)
+      if (row[j] <= limit) index[found++] = static_cast<int32_t>(j);
   }
   return found;
 }

@@ -98,36 +98,23 @@ template <class D>
 int64_t count_at_most(const D* row, int64_t count, D limit) {
   constexpr int64_t lanes = 64 / sizeof(D);
   const Vector bound = broadcast(limit);
-  int64_t total[2] = {};
-  for (int64_t j = 0; j < count; j += 64)
-    for (int64_t l = 0; l < 64; l += lanes) total[(j >> 6) & 1] += __builtin_popcountll(at_most(row + j + l, bound));
-  return total[0] + total[1];
+  int64_t total = 0;
+#pragma GCC unroll 4
+  for (int64_t j = 0; j < count; j += lanes) total += __builtin_popcountll(at_most(row + j, bound));
+  return total;
 }
 
 template <class D>
-int64_t collect(const D* row, int64_t count, D limit, int64_t ties, int32_t* index) {
+int64_t collect(const D* row, int64_t count, D limit, int32_t* index) {
   constexpr int64_t lanes = 64 / sizeof(D);
-  int64_t found = 0;
-  bool ties_left = true;
-  Vector bound = broadcast(limit);
+  const Vector bound = broadcast(limit);
+  int32_t* to = index;
   for (int64_t j = 0; j < count; j += 64) {
-    if (ties_left && ties <= 0) {  // from here on only what is strictly nearer
-      if (limit == 0) break;
-      ties_left = false;
-      bound = broadcast(static_cast<D>(limit - 1));
-    }
     uint64_t hits = 0;  // a bit for each of 64 distances
     for (int64_t l = 0; l < 64; l += lanes) hits |= at_most(row + j + l, bound) << l;
-    while (hits) {
-      const int64_t at = j + __builtin_ctzll(hits);
-      hits &= hits - 1;
-      const bool tie = row[at] == limit;
-      index[found] = static_cast<int32_t>(at);
-      found += !tie || ties > 0;
-      ties -= tie;
-    }
+    for (; hits; hits &= hits - 1) *to++ = static_cast<int32_t>(j + __builtin_ctzll(hits));
   }
-  return found;
+  return to - index;
 }
 
 template <class D>

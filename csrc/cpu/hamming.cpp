@@ -87,7 +87,7 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& q, const Tensor& g, int64_
     };
     parallel_for(0, groups * parts, 1, [&](int64_t begin, int64_t end) {
       Aligned<D> memory(group * slice * kBlock);
-      TopK<D> top(rows, k);
+      TopK<D> top(rows, k, slice * kBlock);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t p = task % parts, first = task / parts * group, count = std::min(group, in.queries() - first);
         const int64_t last_block = std::min(rows.blocks(), (p + 1) * part);
@@ -103,7 +103,7 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& q, const Tensor& g, int64_
       }
     });
     if (parts == 1) return;
-    TopK<D> top(rows, k);
+    TopK<D> top(rows, k, 0);
     for (int64_t query = 0; query < in.queries(); ++query) {
       Nearest own = nearest(0, query);
       for (int64_t p = 1; p < parts; ++p) top.merge(nearest(p, query), own);
@@ -121,13 +121,14 @@ Tensor hamming_rank(const Tensor& q, const Tensor& g) {
   with_distance_type(in.width(), [&](auto element) {
     using D = decltype(element);
     const HammingRows<D> rows(codes(in.q), codes(in.g), &parallel_for, best_isa());
-    struct State {
-      DistanceCounts counts;
-      std::vector<int32_t*> next;
-    };
     for_each_row(
-        in, rows, [&] { return State{DistanceCounts(rows.largest()), std::vector<int32_t*>(rows.largest() + 1)}; },
-        [&](int64_t query, const D* row, State& state) { rank_row(row, in.codes(), state.counts, state.next, out + query * in.codes()); });
+        in, rows, [] { return std::vector<int32_t>(); },
+        [&](int64_t query, const D* row, std::vector<int32_t>& tables) {
+          int32_t* order = out + query * in.codes();
+          counting_sort(
+              in.codes(), rows.largest() + 1, tables, [&](int64_t j) { return static_cast<int64_t>(row[j]); },
+              [&](int32_t to, int64_t j) { order[to] = static_cast<int32_t>(j); });
+        });
   });
   return result;
 }

@@ -1,4 +1,4 @@
-// Orders written from counts: a whole ranking, and the counts around relevant codes. One row of distances at a time.
+// The counts around relevant codes, from one row of distances at a time.
 #pragma once
 
 #include "hamming_search.h"
@@ -28,18 +28,6 @@ class DistanceCounts {
   int64_t bins_;
   std::vector<int32_t> tables_;
 };
-
-// out[0 .. count): the places of row by ascending (distance, place).
-template <class D>
-void rank_row(const D* row, int64_t count, DistanceCounts& counts, std::vector<int32_t*>& next, int32_t* out) {
-  counts.clear();
-  counts.count(row, 0, count);
-  for (int64_t d = 0; d < counts.bins(); ++d) {
-    next[d] = out;
-    out += counts.at(d);
-  }
-  for (int64_t j = 0; j < count; ++j) *next[row[j]]++ = static_cast<int32_t>(j);
-}
 
 // The relevant codes of one query, in ascending order, and the counts around them (see rank_relevant.h).
 template <class D>

@@ -11,6 +11,7 @@
 #include "../rank_relevant.h"
 #include "aligned.h"
 #include "codes.h"
+#include "counting_sort.h"
 #include "parallel.h"
 
 namespace zsml::cpu {
@@ -82,34 +83,25 @@ struct Nearest {
 template <class D>
 class TopK {
  public:
-  TopK(const HammingRows<D>& rows, int64_t k)
-      : kernel_(rows.kernel()), largest_(rows.largest()), k_(k), found_(k + kBlock), counts_(largest_ + 2), distance_(k), index_(k) {}
+  // For rows of up to `room` distances, a multiple of kBlock.
+  TopK(const HammingRows<D>& rows, int64_t k, int64_t room)
+      : kernel_(rows.kernel()), largest_(rows.largest()), k_(k), found_(room), distance_(k), index_(k) {}
 
   // Merges row[0 .. count), whose first place is gallery row `first`, into `nearest`; rows come in ascending order.
   void merge(const D* row, int64_t count, int64_t first, Nearest& nearest) {
-    int64_t limit = largest_, ties = k_;
+    int64_t limit = largest_;
     if (nearest.count == k_) {  // later rows must be strictly nearer than the farthest kept
       limit = int64_t{nearest.distance[k_ - 1]} - 1;
       if (limit < 0) return;
     }
-    const int64_t within = kernel_.count_at_most(row, count, static_cast<D>(limit));
-    if (within == 0) return;
-    if (within > k_) {
-      limit = radius(row, count, limit);
-      ties = k_ - (limit > 0 ? kernel_.count_at_most(row, count, static_cast<D>(limit - 1)) : 0);
-    }
-    const int64_t found = kernel_.collect(row, count, static_cast<D>(limit), ties, found_.data());
-    sort_into(row, found, first, limit);
-    if (nearest.count == 0) {
-      std::copy_n(distance_.data(), found, nearest.distance);
-      std::copy_n(index_.data(), found, nearest.index);
-      nearest.count = found;
-    } else {
-      merge_sorted(found, nearest);
-    }
+    const int64_t found = sort_into(row, collect(row, count, limit), first);
+    if (nearest.count > 0) return merge_sorted(found, nearest);
+    std::copy_n(distance_.data(), found, nearest.distance);
+    std::copy_n(index_.data(), found, nearest.index);
+    nearest.count = found;
   }
 
-  // The same for another sorted list.
+  // The same for another sorted list of later rows.
   void merge(const Nearest& other, Nearest& nearest) {
     std::copy_n(other.distance, other.count, distance_.data());
     std::copy_n(other.index, other.count, index_.data());
@@ -117,51 +109,56 @@ class TopK {
   }
 
  private:
-  // The smallest distance that at least k places of the row do not exceed; `upper` is one that more than k do not exceed.
-  // A sample of the row says where to look; from there outwards in growing steps, then by halving.
-  int64_t radius(const D* row, int64_t count, int64_t upper) const {
-    const auto enough = [&](int64_t d) { return kernel_.count_at_most(row, count, static_cast<D>(d)) >= k_; };
-    int64_t guess = sampled_radius(row, count, upper), low = -1, high = upper;
+  // Into found_: places that include the k nearest of those within `limit`, or all of those. Returns how many.
+  int64_t collect(const D* row, int64_t count, int64_t limit) {
+    const int64_t radius = exact_radius(row, count, sampled_radius(row, count, limit), limit);
+    return kernel_.collect(row, count, static_cast<D>(radius), found_.data());
+  }
+
+  // The smallest distance that at least k places do not exceed; `limit` where there are none such. Outwards from a guess in
+  // growing steps, then by halving.
+  int64_t exact_radius(const D* row, int64_t count, int64_t guess, int64_t limit) const {
+    int64_t low = -1, high = limit;  // low holds fewer than k; high at least k, or is the limit
     for (int64_t step = 1; low + 1 < high; step *= 2) {
-      if (enough(guess)) {
-        high = guess;
-        guess = std::max(guess - step, low + 1);
-      } else {
-        low = guess;
-        guess = std::min(guess + step, high - 1);
-      }
-      if (low >= 0 && high < upper) break;
+      guess = std::clamp(guess, low + 1, high - 1);
+      const bool enough = kernel_.count_at_most(row, count, static_cast<D>(guess)) >= k_;
+      (enough ? high : low) = guess;
+      guess += enough ? -step : step;
+      if (low >= 0 && high < limit) break;
     }
     while (low + 1 < high) {
       const int64_t middle = (low + high) / 2;
-      (enough(middle) ? high : low) = middle;
+      (kernel_.count_at_most(row, count, static_cast<D>(middle)) >= k_ ? high : low) = middle;
     }
     return high;
   }
 
-  int64_t sampled_radius(const D* row, int64_t count, int64_t upper) const {
+  // What the radius would be if every step-th block were all; of a gallery in the order of its classes that is an even sample.
+  int64_t sampled_radius(const D* row, int64_t count, int64_t limit) const {
     const int64_t blocks = count / kBlock, step = std::max<int64_t>(1, blocks / 16);
-    int64_t low = -1, high = upper;
+    const int64_t wanted = k_ * ((blocks + step - 1) / step) / blocks;
+    int64_t low = -1, high = limit;
     while (low + 1 < high) {
       const int64_t middle = (low + high) / 2;
-      int64_t within = 0, seen = 0;
-      for (int64_t b = 0; b < blocks; b += step, seen += kBlock) within += kernel_.count_at_most(row + b * kBlock, kBlock, static_cast<D>(middle));
-      (within * count >= k_ * seen ? high : low) = middle;
+      int64_t within = 0;
+      for (int64_t b = 0; b < blocks; b += step) within += kernel_.count_at_most(row + b * kBlock, kBlock, static_cast<D>(middle));
+      (within > wanted ? high : low) = middle;
     }
-    return std::min(high, upper - 1 < 0 ? int64_t{0} : upper - 1);
+    return high;
   }
 
-  // The places in found_, which ascend, by (distance, place) into distance_ and index_.
-  void sort_into(const D* row, int64_t found, int64_t first, int64_t limit) {
-    std::fill_n(counts_.begin(), limit + 2, 0);
-    for (int64_t i = 0; i < found; ++i) ++counts_[row[found_[i]] + 1];
-    for (int64_t d = 0; d < limit; ++d) counts_[d + 1] += counts_[d];
-    for (int64_t i = 0; i < found; ++i) {
-      const D distance = row[found_[i]];
-      const int64_t to = counts_[distance]++;
-      distance_[to] = static_cast<int32_t>(distance);
-      index_[to] = first + found_[i];
-    }
+  // The k nearest of the places in found_, which ascend, by (distance, place) into distance_ and index_. Returns how many.
+  int64_t sort_into(const D* row, int64_t found, int64_t first) {
+    int64_t most = 0;
+    for (int64_t i = 0; i < found; ++i) most = std::max<int64_t>(most, row[found_[i]]);
+    counting_sort(
+        found, most + 1, counts_, [&](int64_t i) { return static_cast<int64_t>(row[found_[i]]); },
+        [&](int32_t to, int64_t i) {
+          if (to >= k_) return;
+          distance_[to] = static_cast<int32_t>(row[found_[i]]);
+          index_[to] = first + found_[i];
+        });
+    return std::min(found, k_);
   }
 
   // distance_ and index_ [found] into `nearest`, whose entries win ties: their indices are lower.
@@ -186,7 +183,7 @@ class TopK {
   const CodesKernel<D>& kernel_;
   int64_t largest_, k_;
   std::vector<int32_t> found_;
-  std::vector<int64_t> counts_;
+  std::vector<int32_t> counts_;
   std::vector<int32_t> distance_;
   std::vector<int64_t> index_;
 };
