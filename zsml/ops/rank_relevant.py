@@ -23,7 +23,7 @@ __all__ = ["NEARER", "TIED", "TIED_BEFORE", "hamming_rank_relevant", "rank_relev
 
 NEARER, TIED_BEFORE, TIED = range(3)
 CENTRE_ABOVE = 16.0  # squared length of the mean over the spread, as in csrc/hardest_pairs.h
-ROWS = 1 << 14  # gallery rows widened at a time
+ROWS = 1 << 12  # gallery rows widened at a time
 BLOCK = 1 << 20  # distances held at a time by the plain-torch reference
 
 
@@ -58,18 +58,28 @@ def frame(gallery: Tensor, query: Tensor, cosine: bool) -> tuple[Tensor, float]:
     The scale is a power of two, and the shift lies on a grid no finer than the spread: both are exact for coordinates that lie
     on a grid of their own, so that equal distances stay equal.
     """
-    largest = max(float(x.abs().amax()) for x in (gallery, query))
-    scale = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > 0 else 1.0
-    scale = min(max(scale, 2.0**-120), 2.0**120) if gallery.dtype != torch.float64 else min(max(scale, 2.0**-1000), 2.0**1000)
+    low, high = zip(*(torch.aminmax(x) for x in (gallery, query)), strict=True)
+    largest = max(abs(float(edge)) for edge in (*low, *high))
+    limit = 1000 if gallery.dtype == torch.float64 else 120  # the scale and what it scales stay normal numbers
+    exponent = -math.frexp(largest)[1] if largest > 0 else 0
+    scale = math.ldexp(1.0, min(max(exponent, -limit), limit))
     shift = torch.zeros(gallery.shape[1], dtype=torch.float64, device=gallery.device)
     if cosine:
         return shift, scale
-    mean = gallery.mean(dim=0, dtype=torch.float64) * scale
-    spread = sum(float((part.double() * scale - mean).square().sum()) for part in gallery.split(ROWS)) / gallery.shape[0]
+    wide = wide_dtype(gallery)
+    mean = sum((part.to(wide) * scale).sum(dim=0).double() for part in gallery.split(ROWS)) / gallery.shape[0]
+    about = mean.to(wide)
+    distances = (torch.linalg.vector_norm(part.to(wide) * scale - about) for part in gallery.split(ROWS))
+    spread = sum(float(distance) ** 2 for distance in distances) / gallery.shape[0]
     if float(mean.square().sum()) > CENTRE_ABOVE * spread:
         grid = math.ldexp(1.0, math.frexp(math.sqrt(spread / gallery.shape[1]))[1] - 1) if spread > 0 else 0.0
         shift = (mean / grid).round() * grid if grid > 0 else mean
     return shift, scale
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """What is accumulated in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def hamming_rank_relevant(q: Tensor, query_class: Tensor, g: Tensor, order: Tensor, starts: Tensor) -> Tensor:
@@ -90,7 +100,7 @@ def reference(
     scale: float,
     cosine: bool,
 ) -> Tensor:
-    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    wide = wide_dtype(query)
     framed = (gallery.to(wide) * scale - shift.to(wide)).T.contiguous()  # [D, N]
     square = framed.new_zeros(framed.shape[1], dtype=torch.float64)
     for g_k in framed.double():  # not sum(): its order of summation would differ between columns
