@@ -7,14 +7,17 @@ namespace zsml::cuda {
 namespace {
 
 template <class S, class T>
-void rank(const Tensor& query, const Tensor& gallery, const Tensor& shift, double scale, bool cosine, const DeviceRelevantInput& relevant,
+void rank(const Tensor& query, const Tensor& gallery, const Tensor& exact_shift, double scale, bool cosine, const DeviceRelevantInput& relevant,
           const Tensor& out, cudaStream_t stream) {
   using Shape = TileShape<T>;
   const ScalarType type = accumulate_type(query.scalar_type());
   const int64_t queries = query.size(0), rows = gallery.size(0), depth = query.size(1), largest = relevant.largest;
+  const Tensor shift = scratch(query, {depth}, type);
+  round_shift<T><<<ceil_div(depth, kRankThreads), kRankThreads, 0, stream>>>(input<double>(exact_shift), depth, data<T>(shift));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
   const Tensor plus = scratch(query, {rows}, type), times = scratch(query, {rows}, type);
-  weigh_gallery<S, T><<<ceil_div(rows, kRankThreads / kWarp), kRankThreads, 0, stream>>>(
-      input<S>(gallery), rows, depth, input<double>(shift), static_cast<T>(scale), cosine, data<T>(plus), data<T>(times));
+  weigh_gallery<S, T><<<ceil_div(rows, kRankThreads), kRankThreads, 0, stream>>>(input<S>(gallery), rows, depth, data<T>(shift),
+                                                                                 static_cast<T>(scale), cosine, data<T>(plus), data<T>(times));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   STD_CUDA_CHECK(cudaMemsetAsync(data<int32_t>(out), 0, kCounts * relevant.total * sizeof(int32_t), stream));
 
@@ -27,8 +30,8 @@ void rank(const Tensor& query, const Tensor& gallery, const Tensor& shift, doubl
   for (int64_t first = 0; first < queries; first += block) {
     const int64_t count = std::min(block, queries - first);
     value_tiles<S, T><<<ceil_div(count, Shape::height) * ceil_div(rows, Shape::width), Shape::threads, 0, stream>>>(
-        input<S>(query) + first * depth, input<S>(gallery), count, rows, depth, input<double>(shift), static_cast<T>(scale), data<T>(plus),
-        data<T>(times), data<T>(value));
+        input<S>(query) + first * depth, input<S>(gallery), count, rows, depth, data<T>(shift), static_cast<T>(scale), data<T>(plus), data<T>(times),
+        data<T>(value));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     const auto kernel = fits ? count_gaps<T, true> : count_gaps<T, false>;
     kernel<<<count, kRankThreads, fits ? bytes : 0, stream>>>(data<T>(value), relevant.device(), first, rows, largest, data<T>(room_value),

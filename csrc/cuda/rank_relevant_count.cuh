@@ -1,10 +1,10 @@
 // Ranks of the relevant items by Euclidean distance or cosine: a block of queries at a time, values first, then counts.
 //
-// The values of a block of queries to the whole gallery go to a buffer that fits the second-level cache, from a register tile.
+// The values of a block of queries to the whole gallery go from a register tile to a buffer about as large as the second-level cache.
 // There is one value per pair, computed once: what the relevant are sorted by is what the others are compared with, to the last
 // bit. Then one block per query sorts the relevant values, and every other item adds one to the count of the gap it falls into.
 //
-// Floor: 2 Q N D operations; the counting reads each value twice from the cache.
+// Floor: 2 Q N D operations; the counting reads each value once more.
 // Ladder (numbers belong to bench/results; none is claimed here before a GPU has run it):
 //   v1  SIMT tile in the accumulation type, values in a 64 MB buffer; the relevant in shared memory where they fit; items farther
 //       than all relevant are dropped, the rest search a table of equal bins, then within the bin.  <- shipped
@@ -20,7 +20,7 @@
 
 namespace zsml::cuda {
 
-constexpr int kRankThreads = 256;
+constexpr int kRankThreads = 512;                    // large blocks: there are only as many as queries at hand
 constexpr int64_t kValueBytes = int64_t{64} << 20;   // values of the queries at hand
 constexpr size_t kRelevantBytes = size_t{40} << 10;  // of the 48 KB of shared memory that every device gives without being asked
 constexpr int kBins = 1024;                          // of the table that leads to the gap
@@ -38,29 +38,34 @@ size_t relevant_bytes(int64_t largest) {
   return static_cast<size_t>(largest) * (sizeof(T) + 2 * sizeof(int32_t));
 }
 
-// value = plus + times <q, g>: plus |g|^2 and times -2, or 0 and -1 / |g|. One warp per row; equal rows give equal bits.
+// shift [D] as the kernels use it.
+template <class T>
+__global__ void __launch_bounds__(kRankThreads) round_shift(const double* __restrict__ shift, int64_t depth, T* __restrict__ rounded) {
+  const int64_t k = blockIdx.x * static_cast<int64_t>(kRankThreads) + threadIdx.x;
+  if (k < depth) rounded[k] = static_cast<T>(shift[k]);
+}
+
+inline __device__ float add_square(float sum, float value) { return __fadd_rn(sum, __fmul_rn(value, value)); }
+inline __device__ double add_square(double sum, double value) { return __dadd_rn(sum, __dmul_rn(value, value)); }
+
+// value = plus + times <q, g>: plus |g|^2 and times -2, or 0 and -1 / |g|. One thread per row sums as csrc/cpu/pack.h does, so that
+// both devices have the same bits.
 template <class S, class T>
-__global__ void __launch_bounds__(kRankThreads)
-    weigh_gallery(const S* __restrict__ gallery, int64_t rows, int64_t depth, const double* __restrict__ shift, T scale, bool cosine,
-                  T* __restrict__ plus, T* __restrict__ times) {
-  const int64_t j = blockIdx.x * static_cast<int64_t>(kRankThreads / kWarp) + threadIdx.x / kWarp;
+__global__ void __launch_bounds__(kRankThreads) weigh_gallery(const S* __restrict__ gallery, int64_t rows, int64_t depth, const T* __restrict__ shift,
+                                                              T scale, bool cosine, T* __restrict__ plus, T* __restrict__ times) {
+  const int64_t j = blockIdx.x * static_cast<int64_t>(kRankThreads) + threadIdx.x;
   if (j >= rows) return;
-  double square = 0;
-  for (int64_t k = threadIdx.x % kWarp; k < depth; k += kWarp) {
-    const double value = static_cast<T>(gallery[j * depth + k]) * scale - static_cast<T>(shift[k]);
-    square += value * value;
-  }
-  square = warp_sum(square);
-  if (threadIdx.x % kWarp != 0) return;
-  plus[j] = cosine ? T(0) : static_cast<T>(square);
-  times[j] = !cosine ? T(-2) : square > 0 ? static_cast<T>(-1 / sqrt(square)) : T(0);
+  T square = 0;
+  for (int64_t k = 0; k < depth; ++k) square = add_square(square, static_cast<T>(gallery[j * depth + k]) * scale - shift[k]);
+  plus[j] = cosine ? T(0) : square;
+  times[j] = !cosine ? T(-2) : square > T(0) ? T(-1) / sqrt(square) : T(0);
 }
 
 // values [queries, N] of the queries at hand; neighbouring blocks share a tile of the gallery.
 template <class S, class T>
 __global__ void __launch_bounds__(TileShape<T>::threads)
-    value_tiles(const S* __restrict__ query, const S* __restrict__ gallery, int64_t queries, int64_t rows, int64_t depth,
-                const double* __restrict__ shift, T scale, const T* __restrict__ plus, const T* __restrict__ times, T* __restrict__ value) {
+    value_tiles(const S* __restrict__ query, const S* __restrict__ gallery, int64_t queries, int64_t rows, int64_t depth, const T* __restrict__ shift,
+                T scale, const T* __restrict__ plus, const T* __restrict__ times, T* __restrict__ value) {
   using Shape = TileShape<T>;
   __shared__ T q_tile[Shape::step][Shape::height + 4];
   __shared__ T g_tile[Shape::step][Shape::width + 4];

@@ -17,15 +17,15 @@ struct TileShape {  // 16 x 16 threads, each rows x cols products
 
 // One step of the product: `step` columns of `extent` rows into shared memory, transposed, in the frame.
 // finite is null where every row counts; a row that does not is taken for zeros.
-template <class S, class T, int extent, class Shift>
+template <class S, class T, int extent>
 __device__ void load_tile(const S* __restrict__ rows, const uint8_t* __restrict__ finite, int64_t first, int64_t count, int64_t depth, int64_t k0,
-                          T scale, const Shift* __restrict__ shift, T (*tile)[extent + 4]) {
+                          T scale, const T* __restrict__ shift, T (*tile)[extent + 4]) {
   using Shape = TileShape<T>;
   const int k = threadIdx.x % Shape::step;
   for (int r = threadIdx.x / Shape::step; r < extent; r += Shape::threads / Shape::step) {
     const int64_t row = first + r;
     const bool inside = row < count && k0 + k < depth && (!finite || finite[row]);
-    tile[k][r] = inside ? static_cast<T>(rows[row * depth + k0 + k]) * scale - static_cast<T>(shift[k0 + k]) : T(0);
+    tile[k][r] = inside ? static_cast<T>(rows[row * depth + k0 + k]) * scale - shift[k0 + k] : T(0);
   }
 }
 

@@ -17,7 +17,7 @@
 #include <numeric>
 #include <utility>
 
-#include "cuda_block.h"
+#include "cuda_collectives.h"
 
 namespace emulator {
 
@@ -60,47 +60,6 @@ void launch(uint64_t seed, void (*kernel)(Parameters...), dim3 grid, dim3 thread
   }
 }
 
-template <class T, class Source>
-T shuffle(const char* where, unsigned mask, T value, const Source& source) {
-  uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof value);
-  bits = block.meet(where, mask, bits)[source(block.lane())];
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-template <class T>
-T shuffle_xor(const char* where, unsigned mask, T value, unsigned lanes) {
-  return shuffle(where, mask, value, [=](unsigned lane) { return lane ^ lanes; });
-}
-
-template <class T>
-T shuffle_up(const char* where, unsigned mask, T value, unsigned lanes) {
-  return shuffle(where, mask, value, [=](unsigned lane) { return lane < lanes ? lane : lane - lanes; });
-}
-
-template <class T>
-T shuffle_from(const char* where, unsigned mask, T value, unsigned from) {
-  return shuffle(where, mask, value, [=](unsigned) { return from % kWarp; });
-}
-
-template <class T>
-unsigned match_any(const char* where, unsigned mask, T value) {
-  uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof value);
-  const uint64_t* values = block.meet(where, mask, bits);
-  unsigned result = 0;
-  for (unsigned lane = 0; lane < kWarp; ++lane) result |= static_cast<unsigned>(values[lane] == bits) << lane;
-  return result;
-}
-
-inline unsigned ballot(const char* where, unsigned mask, bool predicate) {
-  const uint64_t* votes = block.meet(where, mask, predicate);
-  unsigned result = 0;
-  for (unsigned lane = 0; lane < kWarp; ++lane) result |= static_cast<unsigned>(votes[lane]) << lane;
-  return result;
-}
-
 template <class To, class From>
 To same_bits(From from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -124,6 +83,10 @@ T atomicAdd(T* at, T value) {
 }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __popcll(unsigned long long value) { return __builtin_popcountll(value); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 inline int __float_as_int(float value) { return emulator::same_bits<int>(value); }
 inline long long __double_as_longlong(double value) { return emulator::same_bits<long long>(value); }
 inline int __ffs(int value) { return __builtin_ffs(value); }
@@ -136,16 +99,7 @@ inline int __ffs(int value) { return __builtin_ffs(value); }
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define EMULATOR_TEXT(x) #x
-#define EMULATOR_LINE(x) EMULATOR_TEXT(x)
-#define EMULATOR_HERE __FILE__ ":" EMULATOR_LINE(__LINE__)
 #define __syncthreads() emulator::block.barrier(EMULATOR_HERE)
-#define __shfl_xor_sync(...) emulator::shuffle_xor(EMULATOR_HERE, __VA_ARGS__)
-#define __shfl_up_sync(...) emulator::shuffle_up(EMULATOR_HERE, __VA_ARGS__)
-#define __shfl_sync(...) emulator::shuffle_from(EMULATOR_HERE, __VA_ARGS__)
-#define __match_any_sync(...) emulator::match_any(EMULATOR_HERE, __VA_ARGS__)
-#define __syncwarp() emulator::block.warp_barrier(EMULATOR_HERE)
-#define __ballot_sync(...) emulator::ballot(EMULATOR_HERE, __VA_ARGS__)
 
 // What `extern __shared__ type name[]` in a kernel refers to; to be put into the kernel's namespace, before it.
 #define EMULATOR_DYNAMIC_SHARED(type, name)                               \

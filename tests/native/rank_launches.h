@@ -39,7 +39,9 @@ Values<T> launch_rank_relevant(const Embeddings<S>& in, const Classes& classes, 
   const int64_t largest = relevant.largest;
   Values<T> result{scratch<T>(in.rows, seed), scratch<T>(in.rows, seed), {}, std::vector<int32_t>(kCounts * relevant.total)};
   if (relevant.total == 0) return result;
-  launch(seed, weigh_gallery<S, T>, ceil_div(in.rows, kRankThreads / kWarp), kRankThreads, 0, in.gallery.data(), in.rows, in.depth, in.shift.data(),
+  std::vector<T> shift = scratch<T>(in.depth, seed);
+  launch(seed, round_shift<T>, ceil_div(in.depth, kRankThreads), kRankThreads, 0, in.shift.data(), in.depth, shift.data());
+  launch(seed, weigh_gallery<S, T>, ceil_div(in.rows, kRankThreads), kRankThreads, 0, in.gallery.data(), in.rows, in.depth, shift.data(),
          static_cast<T>(in.scale), in.cosine, result.plus.data(), result.times.data());
   const size_t bytes = relevant_bytes<T>(largest);
   const bool fits = in_shared && bytes <= kRelevantBytes;
@@ -48,7 +50,7 @@ Values<T> launch_rank_relevant(const Embeddings<S>& in, const Classes& classes, 
   for (int64_t first = 0; first < in.queries; first += block) {
     const int64_t count = std::min(block, in.queries - first);
     launch(seed, value_tiles<S, T>, ceil_div(count, Shape::height) * ceil_div(in.rows, Shape::width), Shape::threads, 0,
-           in.query.data() + first * in.depth, in.gallery.data(), count, in.rows, in.depth, in.shift.data(), static_cast<T>(in.scale),
+           in.query.data() + first * in.depth, in.gallery.data(), count, in.rows, in.depth, shift.data(), static_cast<T>(in.scale),
            result.plus.data(), result.times.data(), value.data());
     launch(seed, fits ? count_gaps<T, true> : count_gaps<T, false>, count, kRankThreads, fits ? bytes : 0, value.data(), relevant.device(classes),
            first, in.rows, largest, room_value.data(), room_row.data(), relevant.total, result.out.data());
