@@ -186,7 +186,7 @@ def codes_rank_only(data: Retrieval) -> Answer:
     """Our own full ranking, not scored. A yardstick for scoring without one."""
 
     def call() -> dict[str, Any]:
-        for query in reversed(data.query.split(1024)):  # so that the first queries' ranking is what remains
+        for query in reversed(data.query.split(BLOCK)):  # so that the first queries' ranking is what remains
             ranking = hamming_rank(query, data.gallery)
         return {"rank": ranking}
 
