@@ -9,55 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from contract_samples import DIFFERENTIABLE, LARGE, NEVER_EMPTY, NO_LARGE_RUN, SAMPLES, VALUE_DEPENDENT_SIZE
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-import zsml.ops  # noqa: F401  (registers the ops)
+import zsml.ops.rank_relevant  # noqa: F401  (registers the ops, with those of zsml.ops)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def rows(count: int, width: int = 6, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def ids(count: int, classes: int) -> Tensor:
-    return torch.arange(count) % classes
-
-
-def spread(t: Tensor) -> Tensor:
-    """The same values with a stride on every axis."""
-    for axis in range(t.dim()):
-        t = t.repeat_interleave(2, dim=axis)
-    return t[tuple(slice(None, None, 2) for _ in range(t.dim()))]
-
-
-# op name -> {sample name: arguments}. "empty" and "not contiguous" are there for every op.
-SAMPLES = {
-    "hardest_pairs": {
-        "self": (rows(9), ids(9, 3), ids(9, 2), None, None, None, None, 0),
-        "float64": (rows(9, dtype=torch.float64), ids(9, 3), ids(9, 1), None, None, None, None, 0),
-        "bfloat16": (rows(9, dtype=torch.bfloat16), ids(9, 2), ids(9, 3), None, None, None, None, 1),
-        "refs": (rows(5), ids(5, 3), ids(5, 2), rows(11, seed=1), ids(11, 4), ids(11, 2), ids(5, 4) - 1, 0),
-        "empty": (rows(5), ids(5, 3), ids(5, 2), rows(0), ids(0, 1), ids(0, 1), None, 0),
-        "not contiguous": tuple(
-            spread(t) if isinstance(t, Tensor) else t
-            for t in (rows(5), ids(5, 3), ids(5, 2), rows(11, seed=1), ids(11, 4), ids(11, 2), ids(5, 4), 2)
-        ),
-    },
-    "hardest_pairs_backward": {
-        "self": (rows(4, 9), rows(9), None, rows(4, 9).abs(), ids(36, 9).view(4, 9), True, False),
-        "half": (rows(4, 9), rows(9).half(), rows(7).half(), rows(4, 9).abs(), ids(36, 8).view(4, 9) - 1, True, True),
-        "x alone": (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), True, False),
-        "refs alone": (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), False, True),
-        "empty": (rows(4, 9), rows(9), rows(0), rows(4, 9).abs(), ids(36, 1).view(4, 9) - 1, True, True),
-        "not contiguous": tuple(
-            spread(t) if isinstance(t, Tensor) else t
-            for t in (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), True, True)
-        ),
-    },
-}
-# Ops whose outputs may be differentiated (with respect to the arguments that are floating point).
-DIFFERENTIABLE = {"hardest_pairs"}
 
 
 def registered() -> list[str]:
@@ -109,10 +68,11 @@ def gradients(result: object, inputs: tuple) -> list[Tensor]:
 
 
 def test_every_op_has_samples():
-    assert {"hardest_pairs", "hardest_pairs_backward"} <= set(registered())
+    assert set(SAMPLES) <= set(registered())
     for name in registered():
-        assert name in SAMPLES, f"zsml::{name} is registered: add samples of its arguments to SAMPLES in {__file__}"
-        assert {"empty", "not contiguous"} <= set(SAMPLES[name]), f"SAMPLES[{name!r}] lacks an empty or a non-contiguous one"
+        assert name in SAMPLES, f"zsml::{name} is registered: add samples of its arguments to SAMPLES in contract_samples.py"
+        needed = {"not contiguous"} if name in NEVER_EMPTY else {"empty", "not contiguous"}
+        assert needed <= set(SAMPLES[name]), f"SAMPLES[{name!r}] lacks an empty or a non-contiguous one"
         assert not any(t.is_contiguous() for t in SAMPLES[name]["not contiguous"] if isinstance(t, Tensor))
 
 
@@ -129,7 +89,12 @@ def test_layout_makes_no_difference(device, name, sample):
     assert all(t.is_contiguous() for t in outputs(op(name)(*given)))
 
 
+# A result whose length depends on values ends the graph unless asked not to.
+whole_graph = torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
+
+
 @every_sample
+@whole_graph
 def test_compiles_into_one_graph(device, name, sample):
     torch.compiler.reset()
     compiled = torch.compile(lambda *inputs: op(name)(*inputs), fullgraph=True, backend="aot_eager")
@@ -141,6 +106,7 @@ def test_compiles_into_one_graph(device, name, sample):
 
 
 @pytest.mark.parametrize("name", registered())
+@whole_graph
 def test_compiles_with_inductor(device, name):
     torch.compiler.reset()
     compiled = torch.compile(lambda *inputs: op(name)(*inputs), fullgraph=True)
@@ -193,6 +159,12 @@ def test_deterministic_and_nothing_uninitialised(device, name, sample):
 def test_fake_tensors_have_the_shapes(name, sample):
     inputs = arguments(name, sample, torch.device("cpu"))
     real = op(name)(*inputs)
+    if name in VALUE_DEPENDENT_SIZE:
+        with FakeTensorMode(shape_env=ShapeEnv()) as mode:
+            fake = op(name)(*(mode.from_tensor(t) if isinstance(t, Tensor) else t for t in inputs))
+        assert fake.dtype == real.dtype and fake.shape[0] == real.shape[0] and isinstance(fake.shape[1], torch.SymInt)
+        assert fake.is_contiguous()
+        return
     fake = op(name)(*(t.to("meta") if isinstance(t, Tensor) else t for t in inputs))
     for ours, other in zip(outputs(fake), outputs(real), strict=True):
         assert ours.shape == other.shape and ours.dtype == other.dtype and ours.stride() == other.stride()
@@ -200,19 +172,6 @@ def test_fake_tensors_have_the_shapes(name, sample):
 
 # ---- memory ------------------------------------------------------------------------------------------------------------------
 
-# op name -> statements that define work(B): forward and backward on about B x B pairs, without refs and with them.
-LARGE = {
-    "hardest_pairs": """
-        def work(B):
-            x, refs = torch.randn(B, 16, requires_grad=True), torch.randn(B, 16, requires_grad=True)
-            labels, modality = torch.arange(B) % 512, torch.arange(B) // 512 % 2
-            op = torch.ops.zsml.hardest_pairs
-            op(x, labels, modality, None, None, None, None, 0)[0].sum().backward()
-            some = slice(B // 4)
-            op(x[some], labels[some], modality[some], refs, labels, modality, labels[some], 0)[0].sum().backward()
-    """,
-}
-COVERED = {"hardest_pairs_backward"}  # as part of another
 LARGE_BATCH = 16384  # a matrix of pairs is 1 GiB of float32, or 256 MiB of bool
 ALLOWED = 48  # MiB
 
@@ -244,9 +203,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 @needs_proc
 @pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "plain torch"])
-@pytest.mark.parametrize("name", sorted(set(registered()) - COVERED))
+@pytest.mark.parametrize("name", sorted(set(registered()) - set(NO_LARGE_RUN)))
 def test_no_matrix_of_pairs_in_memory(name, kernels):
-    assert name in LARGE, f"zsml::{name} is registered: add a large run of it to LARGE in {__file__}"
+    assert name in LARGE, f"zsml::{name} is registered: add a large run of it to LARGE in contract_samples.py"
     assert peak_growth(LARGE[name], kernels) < ALLOWED
 
 

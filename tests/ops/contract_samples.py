@@ -1,0 +1,150 @@
+"""Arguments of every registered op, for test_contract.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rows(count: int, width: int = 6, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def ids(count: int, classes: int) -> Tensor:
+    return torch.arange(count) % classes
+
+
+def bits(count: int, width: int) -> Tensor:
+    return rows(count, width) > 0
+
+
+def codes(count: int, width: int, levels: int = 256, seed: int = 0) -> Tensor:
+    return torch.randint(0, levels, (count, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def class_lists(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """(order, starts) of csrc/rank_relevant.h."""
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), labels.bincount(minlength=classes).cumsum(0)])
+    return labels.argsort(stable=True), starts
+
+
+def spread(t: object) -> object:
+    """A tensor's values with a stride on every axis."""
+    if not isinstance(t, Tensor):
+        return t
+    for axis in range(t.dim()):
+        t = t.repeat_interleave(2, dim=axis)
+    return t[tuple(slice(None, None, 2) for _ in range(t.dim()))]
+
+
+SHIFT = torch.full((6,), 0.125, dtype=torch.float64)
+
+
+def by_distance(dtype: torch.dtype = torch.float32, cosine: bool = False) -> tuple:
+    shift = torch.zeros_like(SHIFT) if cosine else SHIFT
+    return rows(5, dtype=dtype), ids(5, 4), rows(11, dtype=dtype, seed=1), *class_lists(ids(11, 3), 4), shift, 0.25, cosine
+
+
+# op name -> {sample name: arguments}. "not contiguous" is there for every op, "empty" (an input or the result) for every op but
+# those of NEVER_EMPTY.
+SAMPLES = {
+    "hardest_pairs": {
+        "self": (rows(9), ids(9, 3), ids(9, 2), None, None, None, None, 0),
+        "float64": (rows(9, dtype=torch.float64), ids(9, 3), ids(9, 1), None, None, None, None, 0),
+        "bfloat16": (rows(9, dtype=torch.bfloat16), ids(9, 2), ids(9, 3), None, None, None, None, 1),
+        "refs": (rows(5), ids(5, 3), ids(5, 2), rows(11, seed=1), ids(11, 4), ids(11, 2), ids(5, 4) - 1, 0),
+        "empty": (rows(5), ids(5, 3), ids(5, 2), rows(0), ids(0, 1), ids(0, 1), None, 0),
+        "not contiguous": tuple(
+            map(spread, (rows(5), ids(5, 3), ids(5, 2), rows(11, seed=1), ids(11, 4), ids(11, 2), ids(5, 4), 2))
+        ),
+    },
+    "hardest_pairs_backward": {
+        "self": (rows(4, 9), rows(9), None, rows(4, 9).abs(), ids(36, 9).view(4, 9), True, False),
+        "half": (rows(4, 9), rows(9).half(), rows(7).half(), rows(4, 9).abs(), ids(36, 8).view(4, 9) - 1, True, True),
+        "x alone": (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), True, False),
+        "refs alone": (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), False, True),
+        "empty": (rows(4, 9), rows(9), rows(0), rows(4, 9).abs(), ids(36, 1).view(4, 9) - 1, True, True),
+        "not contiguous": tuple(map(spread, (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), True, True))),
+    },
+    "pack_bits": {
+        "whole bytes": (bits(5, 16),),
+        "part of a byte": (bits(5, 13),),
+        "not contiguous": (spread(bits(5, 13)),),
+    },
+    "unpack_bits": {
+        "whole bytes": (codes(5, 2), 16),
+        "part of a byte": (codes(5, 2), 9),
+        "not contiguous": (spread(codes(5, 2)), 9),
+    },
+    "hamming_distance": {
+        "random": (codes(5, 9), codes(70, 9, seed=1)),
+        "not contiguous": (spread(codes(5, 9)), spread(codes(70, 9, seed=1))),
+    },
+    "hamming_topk": {
+        "some": (codes(5, 9), codes(70, 9, seed=1), 7),
+        "ties": (codes(5, 1, 2), codes(70, 1, 2, seed=1), 70),
+        "empty": (codes(5, 9), codes(70, 9, seed=1), 0),
+        "not contiguous": (spread(codes(5, 9)), spread(codes(70, 9, seed=1)), 7),
+    },
+    "hamming_rank": {
+        "random": (codes(5, 9), codes(70, 9, seed=1)),
+        "ties": (codes(5, 1, 2), codes(70, 1, 2, seed=1)),
+        "not contiguous": (spread(codes(5, 9)), spread(codes(70, 9, seed=1))),
+    },
+    "hamming_rank_relevant": {
+        "random": (codes(5, 9), ids(5, 4), codes(70, 9, seed=1), *class_lists(ids(70, 3), 4)),
+        "ties": (codes(5, 1, 2), ids(5, 3), codes(70, 1, 2, seed=1), *class_lists(ids(70, 3), 3)),
+        "empty": (codes(5, 9), torch.full((5,), 3), codes(70, 9, seed=1), *class_lists(ids(70, 3), 4)),
+        "not contiguous": tuple(map(spread, (codes(5, 9), ids(5, 3), codes(70, 9, seed=1), *class_lists(ids(70, 3), 3)))),
+    },
+    "rank_relevant": {
+        "float32": by_distance(),
+        "float64": by_distance(torch.float64),
+        "bfloat16": by_distance(torch.bfloat16),
+        "cosine": by_distance(cosine=True),
+        "nothing relevant": (rows(5), torch.full((5,), 3), rows(11, seed=1), *class_lists(ids(11, 3), 4), SHIFT, 0.25, False),
+        "empty": (rows(0), ids(0, 1), rows(11, seed=1), *class_lists(ids(11, 3), 4), SHIFT, 0.25, False),
+        "not contiguous": tuple(map(spread, by_distance())),
+    },
+}
+# Their results are empty only for empty input, which zsml.ops refuses.
+NEVER_EMPTY = {"pack_bits", "unpack_bits", "hamming_distance", "hamming_rank"}
+# Ops whose outputs may be differentiated (with respect to the arguments that are floating point).
+DIFFERENTIABLE = {"hardest_pairs"}
+# Ops whose results are as long as the values of their arguments say.
+VALUE_DEPENDENT_SIZE = {"hamming_rank_relevant", "rank_relevant"}
+
+# op name -> statements that define work(B) on about B x B pairs: hardest_pairs forward and backward, without refs and with them.
+LARGE = {
+    "hardest_pairs": """
+        def work(B):
+            x, refs = torch.randn(B, 16, requires_grad=True), torch.randn(B, 16, requires_grad=True)
+            labels, modality = torch.arange(B) % 512, torch.arange(B) // 512 % 2
+            op = torch.ops.zsml.hardest_pairs
+            op(x, labels, modality, None, None, None, None, 0)[0].sum().backward()
+            some = slice(B // 4)
+            op(x[some], labels[some], modality[some], refs, labels, modality, labels[some], 0)[0].sum().backward()
+    """,
+    "hamming_topk": """
+        def work(B):
+            codes = torch.randint(0, 256, (B, 4), dtype=torch.uint8)
+            torch.ops.zsml.hamming_topk(codes, codes, 5)
+    """,
+    "hamming_rank_relevant": """
+        def work(B):
+            codes = torch.randint(0, 256, (B, 4), dtype=torch.uint8)
+            torch.ops.zsml.hamming_rank_relevant(codes, torch.arange(B), codes, torch.arange(B), torch.arange(B + 1))
+    """,
+    "rank_relevant": """
+        def work(B):
+            x, shift = torch.randn(B, 4), torch.zeros(4, dtype=torch.float64)
+            torch.ops.zsml.rank_relevant(x, torch.arange(B), x, torch.arange(B), torch.arange(B + 1), shift, 1.0, False)
+    """,
+}
+NO_LARGE_RUN = {
+    "hardest_pairs_backward": "part of the run of hardest_pairs",
+    "hamming_distance": "the pairs are what it returns",
+    "hamming_rank": "the pairs are what it returns",
+    "pack_bits": "takes no pairs",
+    "unpack_bits": "takes no pairs",
+}
