@@ -128,6 +128,7 @@ def evaluate(sizes: Sequence[str], queries: int | None) -> list[Case]:
         Provider("numpy-sort-search", peers_evaluate.search_numpy),
         Provider("numpy-argsort", peers_evaluate.argsort_numpy),
         Provider("torch-sort", peers_evaluate.sort_torch, most=4 * FEW, devices=BOTH),
+        Provider("faiss-flat", peers_evaluate.flat_faiss, mode="P@100 alone"),
         Provider("torchmetrics", peers_evaluate.torchmetrics_map, mode="AP alone", most=FEW, devices=BOTH),
         Provider("pytorch-metric-learning", peers_evaluate.metric_learning_map, mode="AP alone", most=FEW),
         Provider("scipy-published", peers_evaluate.published("euclidean"), mode="AP (VOC) and P@100", most=FEW),
