@@ -25,6 +25,7 @@ struct GapCounts {
   int32_t bins;
   T low, scale;  // what strip_bins takes
   bool ties;     // whether `tied` and `before` hold anything
+  T nearest;     // ranking value of the nearest other
 
   // Several bins per relevant item: most of the others then find their gap without a comparison or with one.
   static int32_t bins_for(int64_t relevant) {
@@ -66,7 +67,7 @@ struct GapCounts {
   // Others with their ranking values; rows[j] is the gallery row of other j. Those beyond the last relevant item, which are most
   // once a network is trained, are dropped first: they precede nothing.
   void count(const StripKernel<T>& kernel, const T* others, const int64_t* rows, int64_t number, Kept& kept) {
-    number = kernel.keep(others, number, value[relevant - 1], low, scale, bins - 1, kept.value.data(), kept.bin.data(), kept.place.data());
+    number = kernel.keep(others, number, value[relevant - 1], low, scale, bins - 1, kept.value.data(), kept.bin.data(), kept.place.data(), nearest);
     const T* values = kept.value.data();
     const int32_t* bin = kept.bin.data();
     for (int64_t j = 0; j < number; ++j) {

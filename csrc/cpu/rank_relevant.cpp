@@ -1,4 +1,7 @@
 // CPU registration of rank_relevant; the work is in rank_relevant_search.h.
+#include <numeric>
+#include <type_traits>
+
 #include "../rank_relevant_contract.h"
 #include "rank_relevant_search.h"
 
@@ -24,16 +27,22 @@ Tensor rank_relevant(const Tensor& query_, const Tensor& query_class, const Tens
   with_element_type(query.scalar_type(), [&](auto element) {
     using S = decltype(element);
     using T = typename Accumulate<S>::type;
-    const auto* by = static_cast<const double*>(shift.const_data_ptr());
-    Frame<T> frame;
-    frame.scale = static_cast<T>(scale);
-    frame.shift.assign(by, by + shift.size(0));
-    RankRelevant<S, T> work({static_cast<const S*>(query.const_data_ptr()), query.size(0), query.size(1)},
-                            static_cast<const int64_t*>(relevant.query_class.const_data_ptr()), relevant.offsets(),
-                            {static_cast<const S*>(gallery.const_data_ptr()), gallery.size(0), gallery.size(1)},
-                            {relevant.items(), static_cast<const int64_t*>(relevant.starts.const_data_ptr())}, std::move(frame), cosine,
-                            &parallel_for, static_cast<int>(torch::stable::get_num_threads()), best_isa());
-    work.run(static_cast<int32_t*>(result.mutable_data_ptr()));
+    std::vector<int64_t> which(query.size(0));
+    std::iota(which.begin(), which.end(), int64_t{0});
+    const auto run = [&](auto accumulated) {
+      using A = decltype(accumulated);
+      const auto* by = static_cast<const double*>(shift.const_data_ptr());
+      RankRelevant<S, A> work(which, {static_cast<const S*>(query.const_data_ptr()), query.size(0), query.size(1)},
+                              static_cast<const int64_t*>(relevant.query_class.const_data_ptr()), relevant.offsets(),
+                              {static_cast<const S*>(gallery.const_data_ptr()), gallery.size(0), gallery.size(1)},
+                              {relevant.items(), static_cast<const int64_t*>(relevant.starts.const_data_ptr())},
+                              Frame<A>{static_cast<A>(scale), std::vector<A>(by, by + shift.size(0))}, cosine, &parallel_for,
+                              static_cast<int>(torch::stable::get_num_threads()), best_isa());
+      work.run(static_cast<int32_t*>(result.mutable_data_ptr()));
+      return work.doubtful();
+    };
+    which = run(T{});
+    if (std::is_same_v<T, float> && !which.empty()) run(double{});
   });
   return result;
 }

@@ -1,7 +1,6 @@
 // The work of rank_relevant without torch: relevant distances first, then every other item into the gap it falls into.
 #pragma once
 
-#include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -23,9 +22,9 @@ struct ClassLists {
 template <class S, class T>
 class RankRelevant {
  public:
-  // query_class [Q], offset [Q + 1]: where each query's results begin, last the total.
-  RankRelevant(Rows<S> queries, const int64_t* query_class, const int64_t* offset, Rows<S> gallery, ClassLists lists, Frame<T> frame, bool cosine,
-               ParallelFor parallel, int threads, Isa isa)
+  // query_class [Q], offset [Q + 1]: where each query's results begin, last the total. Only the queries in `which` are done.
+  RankRelevant(std::vector<int64_t> which, Rows<S> queries, const int64_t* query_class, const int64_t* offset, Rows<S> gallery, ClassLists lists,
+               Frame<T> frame, bool cosine, ParallelFor parallel, int threads, Isa isa)
       : queries_(queries),
         gallery_(gallery),
         query_class_(query_class),
@@ -35,13 +34,12 @@ class RankRelevant {
         cosine_(cosine),
         parallel_(parallel),
         kernel_(strip_kernel<T>(isa)),
-        query_order_(queries.count),
+        query_order_(std::move(which)),
         state_(queries.count) {
-    std::iota(query_order_.begin(), query_order_.end(), int64_t{0});
     std::stable_sort(query_order_.begin(), query_order_.end(), [&](int64_t a, int64_t b) { return query_class_[a] < query_class_[b]; });
     // As many queries as keep their panels and a strip of values in the second-level cache, unless a thread would go without.
     const int64_t by_cache = std::clamp<int64_t>((128 << 10) / (queries.depth * static_cast<int64_t>(sizeof(T))), 1, 64);
-    block_ = std::max<int64_t>(1, std::min(by_cache, (queries.count + threads - 1) / threads) / kernel_.rows) * kernel_.rows;
+    block_ = std::max<int64_t>(1, std::min(by_cache, (number() + threads - 1) / threads) / kernel_.rows) * kernel_.rows;
     const int64_t panel_bytes = kernel_.cols * queries.depth * static_cast<int64_t>(sizeof(T));
     chunk_ = kernel_.cols *
              std::clamp<int64_t>((64 << 20) / panel_bytes, kStrip / kernel_.cols, (gallery.count + kernel_.cols - 1) / kernel_.cols + kStrip);
@@ -59,20 +57,41 @@ class RankRelevant {
         const Chunk chunk{panels.memory, plus.memory, times.memory, first, std::min(chunk_, gallery_.count - first)};
         if (packed != first) pack_chunk(chunk);
         packed = first;
-        parallel_(0, (queries_.count + block_ - 1) / block_, 1, [&](int64_t begin, int64_t end) { work(chunk, begin, end); });
+        parallel_(0, (number() + block_ - 1) / block_, 1, [&](int64_t begin, int64_t end) { work(chunk, begin, end); });
       }
     };
     each_chunk([&](const Chunk& chunk, int64_t begin, int64_t end) { relevant_values(chunk, begin, end); });
-    parallel_(0, queries_.count, 16, [&](int64_t begin, int64_t end) { sort_relevant(begin, end); });
+    parallel_(0, number(), 16, [&](int64_t begin, int64_t end) { sort_relevant(begin, end); });
     each_chunk([&](const Chunk& chunk, int64_t begin, int64_t end) { count_others(chunk, begin, end); });
-    parallel_(0, queries_.count, 64, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
+    parallel_(0, number(), 64, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t i = query_order_[p];
         if (state_[i].relevant > 0)
           state_[i].finish(result + offset_[i], result + kTiedBefore * total + offset_[i], result + kTied * total + offset_[i]);
+      }
     });
   }
 
+  // Queries with an item of another class so near that its distance has lost most of its digits: |g|^2 - 2 <q, g> cancels against
+  // |q|^2. Above kDoubtful, rounding moves a squared distance by less than about 1e-4 of itself.
+  std::vector<int64_t> doubtful() const {
+    std::vector<int64_t> found;
+    const Ordered source{queries_, query_order_.data(), queries_.depth};
+    std::vector<T> norm(kernel_.rows), panel(kernel_.rows * queries_.depth);
+    for (int64_t p = 0; p < number(); p += kernel_.rows) {
+      const int64_t count = std::min<int64_t>(kernel_.rows, number() - p);
+      pack<T>(source, p, count, kernel_.rows, frame_, {}, panel.data(), norm.data());
+      for (int64_t r = 0; r < count; ++r) {
+        const GapCounts<T>& state = state_[query_order_[p + r]];
+        const T own = cosine_ ? std::sqrt(norm[r]) : norm[r];
+        if (state.relevant > 0 && state.nearest + own < T(kDoubtful) * own) found.push_back(query_order_[p + r]);
+      }
+    }
+    return found;
+  }
+
  private:
+  static constexpr double kDoubtful = 1.0 / 1024;
   static constexpr int64_t kStrip = 2048;  // gallery items whose values are held at a time, per query
 
   // A stretch of the gallery in class order, packed.
@@ -89,6 +108,7 @@ class RankRelevant {
     const S* row(int64_t i) const { return rows.row(order[i]); }
   };
 
+  int64_t number() const { return static_cast<int64_t>(query_order_.size()); }
   int64_t round_up(int64_t n) const { return (n + kernel_.cols - 1) / kernel_.cols * kernel_.cols; }
   int64_t begin_of(int64_t query) const { return lists_.starts[query_class_[query]]; }
   int64_t end_of(int64_t query) const { return lists_.starts[query_class_[query] + 1]; }
@@ -115,7 +135,8 @@ class RankRelevant {
                    own,
                    T(0),
                    T(0),
-                   false};
+                   false,
+                   std::numeric_limits<T>::infinity()};
       start += own;
     }
   }
@@ -138,7 +159,7 @@ class RankRelevant {
   // Queries of block b in class order, as panels.
   int64_t pack_queries(int64_t b, std::vector<T>& norm, T* panels) const {
     const Ordered source{queries_, query_order_.data(), queries_.depth};
-    const int64_t first = b * block_, count = std::min(block_, queries_.count - first);
+    const int64_t first = b * block_, count = std::min(block_, number() - first);
     norm.resize(block_);
     pack<T>(source, first, count, kernel_.rows, frame_, {}, panels, norm.data());
     return count;
@@ -181,7 +202,8 @@ class RankRelevant {
     std::vector<int32_t> bin;
     std::vector<T> value;
     std::vector<int64_t> row;
-    for (int64_t i = begin; i < end; ++i) {
+    for (int64_t p = begin; p < end; ++p) {
+      const int64_t i = query_order_[p];
       GapCounts<T>& state = state_[i];
       if (state.relevant == 0) continue;
       bin.resize(state.relevant), value.resize(state.relevant), row.resize(state.relevant);

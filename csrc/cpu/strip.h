@@ -20,8 +20,8 @@ struct StripKernel {
   void (*bins)(const T* value, int64_t count, T low, T scale, int32_t last, int32_t* bin);
 
   // The values that do not exceed `high`, in order, with their bins and their places j. The results need room for `count` and
-  // one more vector. Returns how many.
-  int64_t (*keep)(const T* value, int64_t count, T high, T low, T scale, int32_t last, T* kept, int32_t* bin, int32_t* place);
+  // one more vector. Returns how many; `least` becomes the smallest of all values and itself.
+  int64_t (*keep)(const T* value, int64_t count, T high, T low, T scale, int32_t last, T* kept, int32_t* bin, int32_t* place, T& least);
 };
 
 template <class T>

@@ -33,25 +33,29 @@ void strip_bins(const T* value, int64_t count, T low, T scale, int32_t last, int
 }
 
 template <class T>
-int64_t strip_keep(const T* value, int64_t count, T high, T low, T scale, int32_t last, T* kept, int32_t* bin, int32_t* place) {
+int64_t strip_keep(const T* value, int64_t count, T high, T low, T scale, int32_t last, T* kept, int32_t* bin, int32_t* place, T& least) {
   int64_t found = 0, j = 0;
 #if ZSML_VECTOR_BYTES == 64
   if constexpr (sizeof(T) == 4) {
     const __m512 most = _mm512_set1_ps(high);
     __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512 smallest = _mm512_set1_ps(least);
     for (; j + 16 <= count; j += 16, places = _mm512_add_epi32(places, _mm512_set1_epi32(16))) {
       const __m512 v = _mm512_loadu_ps(value + j);
+      smallest = _mm512_min_ps(smallest, v);
       const __mmask16 in = _mm512_cmp_ps_mask(v, most, _CMP_LE_OQ);
       _mm512_storeu_ps(kept + found, _mm512_maskz_compress_ps(in, v));
       _mm512_storeu_si512(place + found, _mm512_maskz_compress_epi32(in, places));
       found += __builtin_popcount(in);
     }
+    least = _mm512_reduce_min_ps(smallest);
   }
 #endif
   for (; j < count; ++j) {
     kept[found] = value[j];
     place[found] = static_cast<int32_t>(j);
     found += value[j] <= high;
+    least = value[j] < least ? value[j] : least;
   }
   strip_bins(kept, found, low, scale, last, bin);
   return found;

@@ -1,5 +1,4 @@
-"""Exact retrieval evaluation in blocks of queries: average precision, precision at k, per class, and against
-chance."""
+"""Exact retrieval evaluation: average precision, precision at k, per class, and against chance."""
 
 from __future__ import annotations
 
@@ -15,21 +14,15 @@ from torch import Tensor
 
 from zsml.errors import InputError
 from zsml.ops.hamming import check_codes
-from zsml.retrieval.average_precision import (
-    RECALL_LEVELS,
-    Scores,
-    curve_in_order,
-    random_order_ap,
-    scores_in_order,
-    scores_over_tie_orders,
-)
+from zsml.ops.rank_relevant import hamming_rank_relevant, rank_relevant
+from zsml.retrieval.average_precision import RECALL_LEVELS, Scores, random_order_ap, score
 from zsml.retrieval.checks import check_embeddings, check_labels
-from zsml.retrieval.distances import distance_rows
+from zsml.retrieval.class_lists import ClassLists
 from zsml.retrieval.protocol import Protocol, make_protocol
 
 __all__ = ["RetrievalResult", "chance_map", "evaluate_retrieval"]
 
-BLOCK = 1 << 21  # distances held at a time; sorting them takes about 40 bytes each
+BLOCK = 1 << 20  # relevant items whose ranks are held at a time, about 70 bytes each
 
 
 class _Unset(Enum):
@@ -49,6 +42,7 @@ class RetrievalResult:
     """What :func:`evaluate_retrieval` found. All means leave out queries without a relevant gallery item.
 
     map: mean AP over queries (micro); map_macro: over classes of class means.
+    map_best, map_worst: map in the best and the worst order of equally distant items; equal to map where none are.
     ap: float64 [Q] on the CPU, NaN for a query without a relevant item.
     precision, precision_macro, map_at, map_at_macro: {k: mean}.
     per_class: {class id: mean AP of its queries}, NaN for a class absent from the gallery.
@@ -62,6 +56,8 @@ class RetrievalResult:
 
     map: float
     map_macro: float
+    map_best: float
+    map_worst: float
     ap: Tensor
     precision: dict[int, float]
     precision_macro: dict[int, float]
@@ -114,9 +110,9 @@ def evaluate_retrieval(
     """Rank the gallery for every query and score the rankings; relevant is what has the query's class.
 
     AP = (1 / R) sum over relevant ranks r_1 < ... < r_R of i / r_i, "voc": of max_{j >= i} j / r_j; see
-    :mod:`zsml.retrieval.average_precision` for AP@k, P@k and ties. Exact: all queries, the whole gallery.
-    Distances are summed in one fixed order (:mod:`zsml.retrieval.distances`), so results do not depend on the
-    device or on ``block``.
+    :mod:`zsml.retrieval.average_precision` for AP@k, P@k and ties. Exact: all queries, the whole gallery. Only the
+    ranks of relevant items are found (:func:`zsml.ops.rank_relevant.rank_relevant`): nothing is sorted, and no
+    query-by-gallery matrix is held. Real-valued distances are compared in float32 (float64 for float64 embeddings), near duplicates in float64.
 
     Args:
         query: real-valued [Q, D] (compared as given: normalise first where the protocol does), or packed
@@ -134,7 +130,7 @@ def evaluate_retrieval(
         truncated_denominator: of AP@k: "min_k_r" (default) | "hits".
         precision_cutoff: items P@k looks at: "k" (default: the first min(k, N)) | "min_k_r".
         average: the mean that is the headline: "query" (default) | "class"; both are always computed.
-        block: distances held at a time; extra memory is about 40 bytes times the larger of this and N.
+        block: ranks of relevant items held at a time; extra memory is about 70 bytes times the larger of this and R.
         progress: called with the number of queries done after each block.
 
     Raises:
@@ -164,30 +160,22 @@ def evaluate_retrieval(
     query_labels = check_labels("query_labels", query_labels, query.shape[0], "query")
     gallery_labels = check_labels("gallery_labels", gallery_labels, gallery.shape[0], "gallery")
 
-    relevant = _relevant_counts(query_labels, gallery_labels)  # [Q]
-    scores: list[Scores | None] = []
-    curve = np.zeros(RECALL_LEVELS)
-    wanted, classes = query_labels.to(query.device), gallery_labels.to(query.device)
-    for start, distances in distance_rows(query, gallery, protocol.distance, block):
-        stop = start + distances.shape[0]
-        order = distances.sort(dim=1, stable=True)
-        relevance = classes[order.indices] == wanted[start:stop, None]  # [rows, N]
-        ranks = relevance.nonzero()[:, 1].add_(1).cpu().numpy()  # ascending within each query, query after query
-        ends = relevant[start:stop].cumsum()
-        if protocol.ties == "expected":
-            sorted_rows, relevance_rows = order.values.cpu().numpy(), relevance.cpu().numpy()
-        for i, own in enumerate(np.split(ranks, ends[:-1])):
-            if len(own) == 0:
-                scores.append(None)
-                continue
-            curve += curve_in_order(own)
-            if protocol.ties == "expected":
-                scores.append(scores_over_tie_orders(sorted_rows[i], relevance_rows[i], protocol))
-            else:
-                scores.append(scores_in_order(own, gallery.shape[0], protocol))
+    lists = ClassLists(gallery_labels)
+    query_class = lists.find(query_labels)  # [Q], -1: not in the gallery
+    totals = _Totals(query_labels, lists.count(query_class), gallery.shape[0], protocol)
+    where = {"order": lists.order.to(gallery.device), "starts": lists.starts.to(gallery.device)}
+    for queries in lists.blocks(query_class, block):
+        rows, own = queries.to(query.device), query_class[queries].to(query.device)
+        if protocol.distance == "hamming":
+            counts = hamming_rank_relevant(query[rows], own, gallery, **where)
+        else:
+            counts = rank_relevant(query[rows], own, gallery, **where, cosine=protocol.distance == "cosine")
+        totals.add(queries.numpy(), counts.cpu().numpy())
         if progress is not None:
-            progress(stop)
-    return _summary(scores, curve, query_labels.numpy(), relevant, gallery.shape[0], protocol)
+            progress(totals.done)
+    if progress is not None and totals.done < len(query_labels):  # queries without a relevant item, which nothing was done for
+        progress(len(query_labels))
+    return totals.result()
 
 
 def chance_map(query_labels: Tensor, gallery_labels: Tensor) -> float:
@@ -209,7 +197,8 @@ def chance_map(query_labels: Tensor, gallery_labels: Tensor) -> float:
     """
     query_labels = check_labels("query_labels", query_labels)
     gallery_labels = check_labels("gallery_labels", gallery_labels)
-    return _chance(_relevant_counts(query_labels, gallery_labels), len(gallery_labels))[0]
+    lists = ClassLists(gallery_labels)
+    return _chance(lists.count(lists.find(query_labels)), len(gallery_labels))[0]
 
 
 def _chance(relevant: np.ndarray, size: int) -> tuple[float, float]:
@@ -221,55 +210,71 @@ def _chance(relevant: np.ndarray, size: int) -> tuple[float, float]:
     return float(np.average(aps, weights=times)), float(np.average(counts / size, weights=times))
 
 
-def _relevant_counts(query_labels: Tensor, gallery_labels: Tensor) -> np.ndarray:
-    """Number of gallery items of each query's class, int64 [Q]."""
-    ids, counts = np.unique(gallery_labels.numpy(), return_counts=True)
-    place = np.searchsorted(ids, query_labels.numpy()).clip(max=len(ids) - 1)
-    return np.where(ids[place] == query_labels.numpy(), counts[place], 0)
+class _Totals:
+    """Collects the scores of queries, in any order, and sums them up."""
 
+    def __init__(self, query_labels: Tensor, relevant: np.ndarray, size: int, protocol: Protocol) -> None:
+        self.query_labels, self.relevant, self.size, self.protocol = query_labels.numpy(), relevant, size, protocol
+        width = 1 + len(protocol.precision_at) + len(protocol.map_at)
+        self.table = np.full((len(relevant), width), math.nan)  # [Q, width]
+        self.interval = np.full((len(relevant), 2), math.nan)  # best, worst
+        self.curve = np.zeros(RECALL_LEVELS)
+        self.done = 0
 
-def _summary(
-    scores: list[Scores | None],
-    curve: np.ndarray,
-    query_labels: np.ndarray,
-    relevant: np.ndarray,
-    size: int,
-    protocol: Protocol,
-) -> RetrievalResult:
-    width = 1 + len(protocol.precision_at) + len(protocol.map_at)
-    table = np.array([[s.ap, *s.precision, *s.map_at] if s else [math.nan] * width for s in scores])  # [Q, width]
-    valid = relevant > 0
-    micro = table[valid].mean(axis=0) if valid.any() else np.full(width, math.nan)
-    ids = np.unique(query_labels)
-    by_class = [table[valid & (query_labels == c)] for c in ids]
-    means = np.array([rows.mean(axis=0) if len(rows) else np.full(width, math.nan) for rows in by_class])  # [C, width]
-    present = ~np.isnan(means[:, 0])
-    macro = means[present].mean(axis=0) if present.any() else np.full(width, math.nan)
+    def add(self, queries: np.ndarray, counts: np.ndarray) -> None:
+        """queries [n] and their counts [3, sum of R], query after query; queries of one class stand together."""
+        first, at = 0, 0
+        while first < len(queries):
+            own = self.query_labels[queries[first]]
+            n = int((self.query_labels[queries[first:]] == own).sum())
+            r = int(self.relevant[queries[first]])
+            scores = score(counts[:, at : at + n * r].reshape(3, n, r), self.size, self.protocol)
+            self.put(queries[first : first + n], scores)
+            first, at = first + n, at + n * r
 
-    def pick(row: np.ndarray) -> tuple[dict[int, float], dict[int, float]]:
-        values = row[1:].tolist()
-        split = len(protocol.precision_at)
-        precision = dict(zip(protocol.precision_at, values[:split], strict=True))
-        return precision, dict(zip(protocol.map_at, values[split:], strict=True))
+    def put(self, queries: np.ndarray, scores: Scores) -> None:
+        self.table[queries] = scores.table
+        self.interval[queries] = np.stack([scores.best, scores.worst], axis=1)
+        self.curve += scores.curve
+        self.done += len(queries)
 
-    expected_map, expected_precision = _chance(relevant, size)
-    return RetrievalResult(
-        map=float(micro[0]),
-        map_macro=float(macro[0]),
-        ap=torch.from_numpy(table[:, 0].copy()),
-        precision=pick(micro)[0],
-        precision_macro=pick(macro)[0],
-        map_at=pick(micro)[1],
-        map_at_macro=pick(macro)[1],
-        per_class=dict(zip(ids.tolist(), means[:, 0].tolist(), strict=True)),
-        num_queries=len(scores),
-        num_valid_queries=int(valid.sum()),
-        gallery_size=size,
-        pr_curve=torch.from_numpy(curve / valid.sum() if valid.any() else np.full(RECALL_LEVELS, math.nan)),
-        chance_map=expected_map,
-        chance_precision=expected_precision,
-        protocol=protocol,
-    )
+    def result(self) -> RetrievalResult:
+        protocol, table, width = self.protocol, self.table, self.table.shape[1]
+        valid = self.relevant > 0
+        micro = table[valid].mean(axis=0) if valid.any() else np.full(width, math.nan)
+        best, worst = self.interval[valid].mean(axis=0) if valid.any() else (math.nan, math.nan)
+        ids = np.unique(self.query_labels)
+        by_class = [table[valid & (self.query_labels == c)] for c in ids]
+        means = np.array([rows.mean(axis=0) if len(rows) else np.full(width, math.nan) for rows in by_class])  # [C, width]
+        present = ~np.isnan(means[:, 0])
+        macro = means[present].mean(axis=0) if present.any() else np.full(width, math.nan)
+
+        def pick(row: np.ndarray) -> tuple[dict[int, float], dict[int, float]]:
+            values = row[1:].tolist()
+            split = len(protocol.precision_at)
+            precision = dict(zip(protocol.precision_at, values[:split], strict=True))
+            return precision, dict(zip(protocol.map_at, values[split:], strict=True))
+
+        expected_map, expected_precision = _chance(self.relevant, self.size)
+        return RetrievalResult(
+            map=float(micro[0]),
+            map_macro=float(macro[0]),
+            map_best=float(best),
+            map_worst=float(worst),
+            ap=torch.from_numpy(table[:, 0].copy()),
+            precision=pick(micro)[0],
+            precision_macro=pick(macro)[0],
+            map_at=pick(micro)[1],
+            map_at_macro=pick(macro)[1],
+            per_class=dict(zip(ids.tolist(), means[:, 0].tolist(), strict=True)),
+            num_queries=len(table),
+            num_valid_queries=int(valid.sum()),
+            gallery_size=self.size,
+            pr_curve=torch.from_numpy(self.curve / valid.sum() if valid.any() else np.full(RECALL_LEVELS, math.nan)),
+            chance_map=expected_map,
+            chance_precision=expected_precision,
+            protocol=protocol,
+        )
 
 
 def _check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
@@ -280,6 +285,8 @@ def _check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, 
         check_codes("gallery", gallery)
     else:
         query, gallery = check_embeddings("query", query), check_embeddings("gallery", gallery)
+        dtype = torch.promote_types(query.dtype, gallery.dtype)
+        query, gallery = query.to(dtype), gallery.to(dtype)
     if query.shape[1] != gallery.shape[1]:
         raise InputError(f"query and gallery must have one width, got {query.shape[1]} and {gallery.shape[1]} columns")
     return query, gallery
