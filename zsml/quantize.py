@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zsml.retrieval.centre_hash import CentreHash
 from zsml.retrieval.quantize import ITQ
 
-__all__ = ["ITQ"]
+__all__ = ["ITQ", "CentreHash"]
