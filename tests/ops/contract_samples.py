@@ -114,7 +114,8 @@ DIFFERENTIABLE = {"hardest_pairs"}
 # Ops whose results are as long as the values of their arguments say.
 VALUE_DEPENDENT_SIZE = {"hamming_rank_relevant", "rank_relevant"}
 
-# op name -> statements that define work(B) on about B x B pairs: hardest_pairs forward and backward, without refs and with them.
+# op name -> statements that define work(B): hardest_pairs on about B x B pairs, forward and backward, without refs and with them;
+# the ranks, whose plain-torch stand-ins sort, on B / 4 x B.
 LARGE = {
     "hardest_pairs": """
         def work(B):
@@ -133,12 +134,13 @@ LARGE = {
     "hamming_rank_relevant": """
         def work(B):
             codes = torch.randint(0, 256, (B, 4), dtype=torch.uint8)
-            torch.ops.zsml.hamming_rank_relevant(codes, torch.arange(B), codes, torch.arange(B), torch.arange(B + 1))
+            torch.ops.zsml.hamming_rank_relevant(codes[: B // 4], torch.arange(B // 4), codes, torch.arange(B), torch.arange(B + 1))
     """,
     "rank_relevant": """
         def work(B):
             x, shift = torch.randn(B, 4), torch.zeros(4, dtype=torch.float64)
-            torch.ops.zsml.rank_relevant(x, torch.arange(B), x, torch.arange(B), torch.arange(B + 1), shift, 1.0, False)
+            order, starts = torch.arange(B), torch.arange(B + 1)
+            torch.ops.zsml.rank_relevant(x[: B // 4], order[: B // 4], x, order, starts, shift, 1.0, False)
     """,
 }
 NO_LARGE_RUN = {
