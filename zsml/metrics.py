@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from zsml.retrieval.evaluator import RetrievalEvaluator
 from zsml.retrieval.metrics import RetrievalResult, chance_map, evaluate_retrieval
 from zsml.retrieval.protocol import PRESETS, Protocol
 
-__all__ = ["PRESETS", "Protocol", "RetrievalResult", "chance_map", "evaluate_retrieval"]
+__all__ = ["PRESETS", "Protocol", "RetrievalEvaluator", "RetrievalResult", "chance_map", "evaluate_retrieval"]

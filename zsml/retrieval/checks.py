@@ -21,8 +21,8 @@ def check_embeddings(name: str, x: Tensor, least: int = 1) -> Tensor:
         raise InputError(f"{name} must have shape [rows, D], got {list(x.shape)}")
     if x.shape[0] < least or x.shape[1] == 0:
         raise InputError(f"{name} must have at least {least} row(s) and 1 column, got {list(x.shape)}")
-    bad = (~torch.isfinite(x).all(dim=1)).nonzero().flatten().tolist()
-    if bad:
+    if not all(torch.isfinite(edge) for edge in torch.aminmax(x.detach())):  # one pass; only trouble is worth a second
+        bad = (~torch.isfinite(x).all(dim=1)).nonzero().flatten().tolist()
         more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
         rows = ", ".join(map(str, bad[:MAX_NAMED])) + more
         raise InputError(f"{name} has NaN or infinite values in row(s) {rows}; leave these items out or find their cause")

@@ -112,7 +112,8 @@ def evaluate_retrieval(
     AP = (1 / R) sum over relevant ranks r_1 < ... < r_R of i / r_i, "voc": of max_{j >= i} j / r_j; see
     :mod:`zsml.retrieval.average_precision` for AP@k, P@k and ties. Exact: all queries, the whole gallery. Only the
     ranks of relevant items are found (:func:`zsml.ops.rank_relevant.rank_relevant`): nothing is sorted, and no
-    query-by-gallery matrix is held. Real-valued distances are compared in float32 (float64 for float64 embeddings), near duplicates in float64.
+    query-by-gallery matrix is held. Real-valued distances are compared in float32 (float64 for float64 embeddings),
+    near duplicates in float64.
 
     Args:
         query: real-valued [Q, D] (compared as given: normalise first where the protocol does), or packed
@@ -156,13 +157,13 @@ def evaluate_retrieval(
     protocol = make_protocol(preset, **{name: value for name, value in given.items() if value is not UNSET})
     if isinstance(block, bool) or not isinstance(block, int) or block < 1:
         raise InputError(f"block must be an int of at least 1, got {block!r}")
-    query, gallery = _check_pair(query, gallery, protocol.distance)
+    query, gallery = check_pair(query, gallery, protocol.distance)
     query_labels = check_labels("query_labels", query_labels, query.shape[0], "query")
     gallery_labels = check_labels("gallery_labels", gallery_labels, gallery.shape[0], "gallery")
 
     lists = ClassLists(gallery_labels)
     query_class = lists.find(query_labels)  # [Q], -1: not in the gallery
-    totals = _Totals(query_labels, lists.count(query_class), gallery.shape[0], protocol)
+    totals = Totals(query_labels, lists.count(query_class), gallery.shape[0], protocol)
     where = {"order": lists.order.to(gallery.device), "starts": lists.starts.to(gallery.device)}
     for queries in lists.blocks(query_class, block):
         rows, own = queries.to(query.device), query_class[queries].to(query.device)
@@ -210,7 +211,7 @@ def _chance(relevant: np.ndarray, size: int) -> tuple[float, float]:
     return float(np.average(aps, weights=times)), float(np.average(counts / size, weights=times))
 
 
-class _Totals:
+class Totals:
     """Collects the scores of queries, in any order, and sums them up."""
 
     def __init__(self, query_labels: Tensor, relevant: np.ndarray, size: int, protocol: Protocol) -> None:
@@ -277,7 +278,7 @@ class _Totals:
         )
 
 
-def _check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+def check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
     if isinstance(query, Tensor) and isinstance(gallery, Tensor) and query.device != gallery.device:
         raise InputError(f"query and gallery must be on one device, got {query.device} and {gallery.device}")
     if distance == "hamming":
