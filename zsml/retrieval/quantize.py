@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from zsml.errors import InputError
-from zsml.files import write_atomic
 from zsml.ops.hamming import pack_bits
 from zsml.retrieval.checks import check_embeddings
+from zsml.retrieval.fitted_file import check_fitted, read_fitted, write_fitted
 
 __all__ = ["ITQ"]
 
@@ -156,8 +154,7 @@ class ITQ:
         mean, projection, rotation = self._fitted("save")
         tensors = {"mean": mean, "projection": projection, "rotation": rotation}
         about = {name: getattr(self, name) for name in ("bits", "iterations", "seed", "update", "quantization_error")}
-        data = to_safetensors({k: t.cpu() for k, t in tensors.items()}, {"kind": KIND, "settings": json.dumps(about)})
-        write_atomic(Path(path), data)
+        write_fitted(Path(path), KIND, tensors, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ITQ:
@@ -167,31 +164,17 @@ class ITQ:
             InputError: no such file, another kind of file, or contents that do not fit together.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError(f"no ITQ file at {path}")
+        tensors, settings = read_fitted(path, KIND, "ITQ")
         try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise InputError(f"{path} is not a safetensors file as ITQ.save writes it ({error})") from error
-        if about.get("kind") != KIND:
-            raise InputError(f"{path} is of kind {about.get('kind')!r}, not {KIND!r}; write one with ITQ.save")
-        try:
-            settings = json.loads(about["settings"])
+            settings = json.loads(settings)
             errors = [float(error) for error in settings.pop("quantization_error")]
             itq = cls(**settings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} has unusable settings ({error!r})") from error
         width = tensors["mean"].shape[0] if "mean" in tensors and tensors["mean"].dim() == 1 else "D"
         expected = {"mean": [width], "projection": [width, itq.bits], "rotation": [itq.bits, itq.bits]}
-        found = {name: list(t.shape) for name, t in tensors.items()}
-        if found != expected:
-            raise InputError(f"{path} must hold exactly the tensors {expected}, got {found}")
-        for name, t in tensors.items():
-            if t.dtype != torch.float64 or not torch.isfinite(t).all():
-                raise InputError(f"{path}: {name} must be finite float64, got {t.dtype}")
-            setattr(itq, name, t)
+        check_fitted(path, tensors, expected)
+        itq.mean, itq.projection, itq.rotation = tensors["mean"], tensors["projection"], tensors["rotation"]
         itq.quantization_error = errors
         return itq
 
