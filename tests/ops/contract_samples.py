@@ -134,7 +134,8 @@ LARGE = {
     "hamming_rank_relevant": """
         def work(B):
             codes = torch.randint(0, 256, (B, 4), dtype=torch.uint8)
-            torch.ops.zsml.hamming_rank_relevant(codes[: B // 4], torch.arange(B // 4), codes, torch.arange(B), torch.arange(B + 1))
+            order, starts = torch.arange(B), torch.arange(B + 1)
+            torch.ops.zsml.hamming_rank_relevant(codes[: B // 4], order[: B // 4], codes, order, starts)
     """,
     "rank_relevant": """
         def work(B):
