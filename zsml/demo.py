@@ -24,6 +24,7 @@ DIRECTION = "sketch->photo"
 SETTINGS = TrainConfig(
     system="mathm",
     data="synthetic",
+    samples_per_class=50,
     image_size=64,
     transform="none",
     arch="cse_resnet50",

@@ -44,6 +44,8 @@ def test_defaults_are_the_published_mathm_setting(tmp_path):
         ({"frozen_epochs": 41}, r"--frozen-epochs \(41\) must not exceed --epochs"),
         ({"data": "folder", "root": None}, "--root is missing"),
         ({"data": "tuberlin", "unseen": ("3",)}, "--unseen has no meaning for --data tuberlin"),
+        ({"data": "folder", "samples_per_class": 9}, "--samples-per-class has no meaning for --data folder"),
+        ({"samples_per_class": 1}, "--samples-per-class must be 2 or more, got 1"),
     ],
 )
 def test_every_bad_setting_is_named_before_any_work(tmp_path, changes, message):

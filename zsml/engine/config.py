@@ -31,6 +31,8 @@ class TrainConfig:
     """Classes kept out of training and used to test: their names, or one number of classes to draw (folder, synthetic)."""
     split_seed: int = 0
     """Seed of the draw of unseen classes (folder) and of the generated images (synthetic)."""
+    samples_per_class: int | None = None
+    """Images drawn of each class and modality (synthetic); default: 100."""
     image_size: int = 224
     """Side of the square images, pixels."""
     transform: str = "mathm"
@@ -121,6 +123,8 @@ class TrainConfig:
             options["unseen"] = self.unseen_classes
         elif self.lists is not None:
             options["lists"] = self.lists
+        if self.samples_per_class is not None:
+            options["samples_per_class"] = self.samples_per_class
         return options
 
     def validate(self) -> None:
@@ -143,7 +147,7 @@ class TrainConfig:
             "epochs": 1, "batches_per_epoch": 1, "classes_per_batch": 2, "samples_per_modality": 1, "accumulate": 1,
             "image_size": 32, "embedding_dim": 1, "weight_decay": 0, "frozen_epochs": 0, "warmup_epochs": 0,
             "triplet_weight": 0, "margin": 0, "beta": 0, "workers": 0, "evaluate_every": 0, "backbone_lr_factor": 0,
-            "seed": 0, "split_seed": 0,
+            "seed": 0, "split_seed": 0, "samples_per_class": 2,
         }  # fmt: skip
         problems = []
         for name, least in at_least.items():
@@ -179,6 +183,8 @@ class TrainConfig:
             problems.append(f"--unseen has no meaning for --data {self.data}, whose lists fix the split; leave it out")
         if self.data in ("folder", "synthetic") and self.lists is not None:
             problems.append(f"--lists has no meaning for --data {self.data}; leave it out")
+        if self.data != "synthetic" and self.samples_per_class is not None:
+            problems.append(f"--samples-per-class has no meaning for --data {self.data}; leave it out")
         for name in ("root", "lists"):
             path = getattr(self, name)
             if path is not None and not path.is_dir():
