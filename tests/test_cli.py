@@ -264,6 +264,6 @@ def test_the_demo_compares_chance_untrained_and_trained(monkeypatch, tmp_path, c
     result = json.loads(capsys.readouterr().out)
     assert result["run"] == str(Path("runs") / "demo-2") and Path(result["report"]).is_file()
     assert (result["seen_classes"], result["unseen_classes"], result["queries"], result["gallery"]) == (97, 3, 150, 150)
-    assert 0.33 < result["chance_map"] < 0.35
+    assert 0.33 < result["chance_map"] < 0.37
     shown = demo_table(result)
     assert all(f"{result[key]:.4f}" in shown for key in ("chance_map", "untrained_map", "trained_map"))
