@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def _load(stem: str) -> str | None:
     return None
 
 
+INSTRUCTIONS = ("portable", "avx2", "avx512", "avx512_vpopcnt")  # of the CPU kernels, each including the ones before it
+
+if os.environ.get("ZSML_ISA", "") not in ("", *INSTRUCTIONS):
+    warnings.warn(f"ZSML_ISA={os.environ['ZSML_ISA']} is ignored; it may be {', '.join(INSTRUCTIONS)}", stacklevel=1)
+
 cpu_reason = _load("_C")
 cuda_reason = cpu_reason or ("this torch is a CPU-only build" if torch.version.cuda is None else _load("_C_cuda"))
 
@@ -60,7 +66,7 @@ def info() -> dict[str, Any]:
         "tier": tier(),
         "cpu_kernels": cpu_reason or "loaded",
         "cuda_kernels": cuda_reason or "loaded",
-        "cpu_instructions": None if cpu_reason else ("portable", "avx2", "avx512", "avx512_vpopcnt")[torch.ops.zsml.cpu_isa()],
+        "cpu_instructions": None if cpu_reason else INSTRUCTIONS[torch.ops.zsml.cpu_isa()],
         "cuda_architectures": None if cuda_reason else torch.ops.zsml.cuda_architectures(),
         "python": platform.python_version(),
         "platform": platform.platform(),

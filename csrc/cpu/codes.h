@@ -20,6 +20,9 @@ struct CodesKernel {
   // out[q, j] for 4 queries [4, words] and all codes of `blocks` packed blocks; rows of `out` are `stride` apart, aligned to 64 bytes.
   void (*distances)(const uint8_t* packed, int64_t blocks, int64_t words, const uint64_t* queries, D* out, int64_t stride);
 
+  // out[j] for one query [words] and codes [count, width] as they are.
+  void (*row_distances)(const uint8_t* codes, int64_t width, int64_t count, const uint64_t* query, D* out);
+
   // How many of row[0 .. count) are at most `limit`; count is a multiple of 64.
   int64_t (*count_at_most)(const D* row, int64_t count, D limit);
 

@@ -1,6 +1,8 @@
 // The body of codes.h for instruction sets without a vector popcount: byte planes. A packed block holds byte w of its 64 codes side
 // by side, so that a vector of bytes counts the bits of as many codes at once. Included once per instruction set (see foreach_isa.h).
 
+#include "codes_rows.inc.h"
+
 typedef uint8_t Bytes __attribute__((vector_size(ZSML_VECTOR_BYTES), may_alias));
 
 static inline __attribute__((always_inline)) Bytes popcount_bytes(Bytes x) {
@@ -78,7 +80,7 @@ int64_t collect(const D* row, int64_t count, D limit, int32_t* index) {
 
 template <class D>
 const CodesKernel<D>& codes() {
-  static const CodesKernel<D> k{&pack_codes, &code_distances<D>, &count_at_most<D>, &collect<D>};
+  static const CodesKernel<D> k{&pack_codes, &code_distances<D>, &row_distances<D>, &count_at_most<D>, &collect<D>};
   return k;
 }
 

@@ -12,6 +12,7 @@
 #include "aligned.h"
 #include "codes.h"
 #include "counting_sort.h"
+#include "huge_pages.h"
 #include "parallel.h"
 
 namespace zsml::cpu {
@@ -31,7 +32,9 @@ class HammingRows {
         words_(words_of(gallery.width)),
         blocks_((gallery.count + kBlock - 1) / kBlock),
         kernel_(codes_kernel<D>(isa)),
-        packed_(blocks_ * kBlock * words_ * 8) {
+        packed_(queries.count < kPackFrom ? 0 : blocks_ * kBlock * words_ * 8) {
+    if (queries.count < kPackFrom) return;
+    advise_huge_pages(packed_.memory, blocks_ * kBlock * words_ * 8);
     parallel(0, blocks_, 1 + 4096 / (kBlock * words_), [&](int64_t begin, int64_t end) {
       kernel_.pack(gallery.data + begin * kBlock * gallery.width, gallery.width, std::min(gallery.count, end * kBlock) - begin * kBlock,
                    packed_.memory + begin * kBlock * words_ * 8);
@@ -55,18 +58,30 @@ class HammingRows {
     std::vector<uint64_t> words(padded * words_, 0);
     for (int64_t i = 0; i < count; ++i)
       std::memcpy(words.data() + i * words_, queries_.data + (first + i) * queries_.width, static_cast<size_t>(queries_.width));
+    const int64_t inside = gallery_.count - block * kBlock;
     // A stretch of the gallery that stays in the first-level cache serves the whole group.
     const int64_t stretch = std::max<int64_t>(1, (16 << 10) / (kBlock * words_ * 8));
-    for (int64_t b = 0; b < blocks; b += stretch)
-      for (int64_t i = 0; i < padded; i += kQueriesAtOnce)
-        kernel_.distances(packed_.memory + (block + b) * kBlock * words_ * 8, std::min(stretch, blocks - b), words_, words.data() + i * words_,
-                          rows + i * stride + b * kBlock, stride);
-    const int64_t inside = gallery_.count - block * kBlock;
+    for (int64_t b = 0; b < blocks; b += stretch) {
+      D* to = rows + b * kBlock;
+      if (queries_.count < kPackFrom) {
+        const int64_t codes = std::min(inside - b * kBlock, stretch * kBlock);
+        for (int64_t i = 0; i < count; ++i)
+          kernel_.row_distances(gallery_.data + (block + b) * kBlock * gallery_.width, gallery_.width, std::min(codes, stride - b * kBlock),
+                                words.data() + i * words_, to + i * stride);
+      } else {
+        for (int64_t i = 0; i < padded; i += kQueriesAtOnce)
+          kernel_.distances(packed_.memory + (block + b) * kBlock * words_ * 8, std::min(stretch, blocks - b), words_, words.data() + i * words_,
+                            to + i * stride, stride);
+      }
+    }
     for (int64_t i = 0; i < count; ++i)
       for (int64_t j = inside; j < stride; ++j) rows[i * stride + j] = std::numeric_limits<D>::max();
   }
 
  private:
+  // Queries from which packing the gallery pays: writing to memory never touched before costs more than many distances.
+  static constexpr int64_t kPackFrom = 64;
+
   Codes queries_, gallery_;
   int64_t words_, blocks_;
   const CodesKernel<D>& kernel_;

@@ -21,8 +21,8 @@ bool available(Isa isa) {
     case Isa::avx512_vpopcnt: return available(Isa::avx512) && __builtin_cpu_supports("avx512vpopcntdq");
     case Isa::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl");
-    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+             __builtin_cpu_supports("avx512vl") && available(Isa::avx2);
+    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
     default: return true;
   }
 #else
@@ -33,11 +33,11 @@ bool available(Isa isa) {
 Isa best_isa() {
   static const Isa chosen = [] {
     const char* wish = std::getenv("ZSML_ISA");
-    bool wide_enough = !wish;
-    for (Isa isa : {Isa::avx512_vpopcnt, Isa::avx512, Isa::avx2}) {
-      wide_enough = wide_enough || !std::strcmp(wish, name(isa));
-      if (available(isa) && wide_enough) return isa;
-    }
+    Isa widest = Isa::avx512_vpopcnt;  // an unknown wish changes nothing; zsml._ext warns of it
+    for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512})
+      if (wish && !std::strcmp(wish, name(isa))) widest = isa;
+    for (Isa isa : {Isa::avx512_vpopcnt, Isa::avx512, Isa::avx2})
+      if (isa <= widest && available(isa)) return isa;
     return Isa::portable;
   }();
   return chosen;

@@ -149,8 +149,15 @@ class RankRelevant {
       end = std::min(end * kernel_.cols, chunk.count);
       pack<T>(source, chunk.first + begin, end - begin, kernel_.cols, frame_, {}, chunk.panels + begin * gallery_.depth, chunk.plus + begin);
       for (int64_t j = begin; j < end; ++j) {
-        chunk.times[j] = cosine_ ? (chunk.plus[j] > 0 ? -1 / std::sqrt(chunk.plus[j]) : T(0)) : factor;
-        if (cosine_) chunk.plus[j] = 0;
+        chunk.times[j] = factor;
+        if (!cosine_) continue;
+        double square = 0;  // in double: a row much shorter than the longest keeps its length
+        for (int64_t k = 0; k < gallery_.depth; ++k) {
+          const double value = static_cast<double>(static_cast<T>(source.row(chunk.first + j)[k]) * frame_.scale);
+          square += value * value;
+        }
+        chunk.times[j] = square > 0 ? static_cast<T>(-1 / std::sqrt(square)) : T(0);
+        chunk.plus[j] = 0;
       }
       for (int64_t j = end; j < round_up(end); ++j) chunk.plus[j] = chunk.times[j] = 0;
     });

@@ -55,10 +55,20 @@ __global__ void __launch_bounds__(kRankThreads) weigh_gallery(const S* __restric
                                                               T scale, bool cosine, T* __restrict__ plus, T* __restrict__ times) {
   const int64_t j = blockIdx.x * static_cast<int64_t>(kRankThreads) + threadIdx.x;
   if (j >= rows) return;
+  if (cosine) {
+    double square = 0;  // in double: a row much shorter than the longest keeps its length
+    for (int64_t k = 0; k < depth; ++k) {
+      const double value = static_cast<double>(static_cast<T>(gallery[j * depth + k]) * scale);
+      square = add_square(square, value);
+    }
+    plus[j] = T(0);
+    times[j] = square > 0 ? static_cast<T>(-1 / sqrt(square)) : T(0);
+    return;
+  }
   T square = 0;
   for (int64_t k = 0; k < depth; ++k) square = add_square(square, static_cast<T>(gallery[j * depth + k]) * scale - shift[k]);
-  plus[j] = cosine ? T(0) : square;
-  times[j] = !cosine ? T(-2) : square > T(0) ? T(-1) / sqrt(square) : T(0);
+  plus[j] = square;
+  times[j] = T(-2);
 }
 
 // values [queries, N] of the queries at hand; neighbouring blocks share a tile of the gallery.

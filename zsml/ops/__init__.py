@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from . import rank_relevant
 from .hamming import hamming_distance, hamming_rank, hamming_topk, pack_bits, unpack_bits
 from .hardest_pairs import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, HardestPairs, hardest_pairs
 
@@ -22,5 +23,6 @@ __all__ = [
     "hamming_topk",
     "hardest_pairs",
     "pack_bits",
+    "rank_relevant",
     "unpack_bits",
 ]

@@ -10,6 +10,8 @@ and write the order from the counts.
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -94,6 +96,7 @@ def hamming_distance(q: Tensor, g: Tensor) -> Tensor:
             [1, 1, 3]], dtype=torch.int32)
     """
     _check_pair(q, g)
+    _check_room(q.shape[0], g.shape[0], q.device)
     return torch.ops.zsml.hamming_distance(q, g)
 
 
@@ -145,6 +148,7 @@ def hamming_rank(q: Tensor, g: Tensor) -> Tensor:
     _check_pair(q, g)
     if g.shape[0] >= 1 << 31:
         raise InputError(f"g has {g.shape[0]} codes; hamming_rank returns int32 indices: split a gallery of 2^31 and more")
+    _check_room(q.shape[0], g.shape[0], q.device)
     return torch.ops.zsml.hamming_rank(q, g)
 
 
@@ -169,6 +173,18 @@ def _check_pair(q: Tensor, g: Tensor) -> None:
         raise InputError(f"q and g must be codes of one width, got {q.shape[1]} and {g.shape[1]} bytes per row")
     if q.device != g.device:
         raise InputError(f"q and g must be on one device, got {q.device} and {g.device}")
+
+
+def _check_room(queries: int, codes: int, device: torch.device) -> None:
+    """Say in words what an allocator would say in its own: the result alone does not fit."""
+    if torch.compiler.is_compiling() or device.type != "cpu":
+        return
+    needed = 4 * queries * codes
+    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise InputError(
+            f"q and g give [{queries}, {codes}] results, {needed / 2**30:.0f} GiB, more than this machine's memory; split the "
+            "queries, or ask hamming_topk for the nearest alone"
+        )
 
 
 # ---- registration --------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,13 @@ BLOCK = 1 << 20  # distances held at a time by the plain-torch reference
 
 
 def rank_relevant(
-    query: Tensor, query_class: Tensor, gallery: Tensor, order: Tensor, starts: Tensor, cosine: bool = False
+    query: Tensor,
+    query_class: Tensor,
+    gallery: Tensor,
+    order: Tensor,
+    starts: Tensor,
+    cosine: bool = False,
+    frame: tuple[Tensor, float] | None = None,
 ) -> Tensor:
     """Counts of other classes' items around each relevant item, by Euclidean distance or cosine.
 
@@ -39,6 +45,7 @@ def rank_relevant(
         order: int64 [N], the gallery rows class by class, ascending within each class.
         starts: int64 [C + 1], class c is ``order[starts[c] : starts[c + 1]]``.
         cosine: order by the angle instead of the distance.
+        frame: what :func:`common_frame` found for this gallery and all queries, if it was asked before.
 
     Returns:
         int32 [3, T] with T = sum of R over the queries: rows NEARER, TIED_BEFORE, TIED, query after query.
@@ -47,11 +54,11 @@ def rank_relevant(
     >>> rank_relevant(sketch, torch.tensor([0]), photos, torch.tensor([0, 2, 1]), torch.tensor([0, 2, 3])).tolist()
     [[0, 1], [0, 0], [0, 0]]
     """
-    shift, scale = frame(gallery, query, cosine)
+    shift, scale = frame or common_frame(gallery, query, cosine)
     return torch.ops.zsml.rank_relevant(query, query_class, gallery, order, starts, shift, scale, cosine)
 
 
-def frame(gallery: Tensor, query: Tensor, cosine: bool) -> tuple[Tensor, float]:
+def common_frame(gallery: Tensor, query: Tensor, cosine: bool) -> tuple[Tensor, float]:
     """(shift float64 [D], scale): x -> scale x - shift brings the largest coordinate near 1 and, where the mean of the gallery
     is much longer than its spread, the mean near 0.
 
@@ -123,7 +130,11 @@ def hamming_reference(q: Tensor, query_class: Tensor, g: Tensor, order: Tensor, 
 
 
 def _count(query, query_class, order, starts, size, distance_rows) -> Tensor:
-    parts = []
+    total = int((starts.diff()[query_class]).sum())
+    result = order.new_empty(
+        3, total, dtype=torch.int32
+    )  # written in place: small parts between large blocks would scatter memory
+    done = 0
     block = max(1, BLOCK // size)
     for first in range(0, query.shape[0], block):
         distances = distance_rows(query[first : first + block])  # [rows, N]
@@ -138,8 +149,10 @@ def _count(query, query_class, order, starts, size, distance_rows) -> Tensor:
             # Within a run of equals the others lie by ascending row, so the lower ones come first.
             rows = others[sorted_others.indices]
             low = [int(torch.searchsorted(rows[n : n + t], p)) for n, t, p in zip(nearer, tied, place, strict=True)]
-            parts.append(torch.stack([nearer, torch.tensor(low, device=row.device, dtype=nearer.dtype), tied]))
-    return torch.cat(parts, dim=1).int() if parts else order.new_empty(3, 0, dtype=torch.int32)
+            counts = torch.stack([nearer, torch.tensor(low, device=row.device, dtype=nearer.dtype), tied])
+            result[:, done : done + len(relevant)] = counts
+            done += len(relevant)
+    return result
 
 
 # ---- registration --------------------------------------------------------------------------------------------------------------

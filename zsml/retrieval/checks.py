@@ -7,6 +7,8 @@ from torch import Tensor
 
 from zsml.errors import InputError
 
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WIDEST = 2.0**30  # longest over shortest row, by the largest coordinate, whose squares float32 holds side by side
 MAX_NAMED = 8  # rows listed in a message
 
 
@@ -14,7 +16,9 @@ def check_embeddings(name: str, x: Tensor, least: int = 1) -> Tensor:
     """``x`` detached, if it is a finite real [rows, D] tensor with at least ``least`` rows."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch tensor of shape [rows, D], got {type(x).__name__}")
-    if not x.is_floating_point():
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {x.layout}; use {name}.to_dense()")
+    if x.dtype not in REAL:
         hint = "; packed codes need distance='hamming'" if x.dtype == torch.uint8 else ""
         raise TypeError(f"{name} must be a real-valued tensor (float16, bfloat16, float32, float64), got {x.dtype}{hint}")
     if x.dim() != 2:
@@ -27,6 +31,19 @@ def check_embeddings(name: str, x: Tensor, least: int = 1) -> Tensor:
         rows = ", ".join(map(str, bad[:MAX_NAMED])) + more
         raise InputError(f"{name} has NaN or infinite values in row(s) {rows}; leave these items out or find their cause")
     return x.detach()
+
+
+def widened(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one dtype; in float64 if the magnitudes of their rows lie too far apart for float32."""
+    dtype = torch.promote_types(query.dtype, gallery.dtype)
+    query, gallery = query.to(dtype), gallery.to(dtype)
+    if dtype in (torch.float16, torch.float64):  # half precision has not the range
+        return query, gallery
+    peaks = torch.cat([torch.linalg.vector_norm(x, ord=torch.inf, dim=1).double() for x in (query, gallery)])
+    peaks = peaks[peaks > 0]
+    if len(peaks) and float(peaks.max()) > WIDEST * float(peaks.min()):
+        query, gallery = query.double(), gallery.double()
+    return query, gallery
 
 
 def check_labels(name: str, labels: Tensor, rows: int | None = None, of: str = "") -> Tensor:

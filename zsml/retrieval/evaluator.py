@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +14,12 @@ from zsml.errors import InputError
 from zsml.ops.rank_relevant import hamming_rank_relevant, rank_relevant
 from zsml.retrieval.class_lists import ClassLists
 from zsml.retrieval.metrics import BLOCK, RetrievalResult, Totals, check_pair, evaluate_retrieval
-from zsml.retrieval.protocol import make_protocol
+from zsml.retrieval.protocol import Protocol, make_protocol
 
 __all__ = ["RetrievalEvaluator"]
+
+
+PROTOCOL_OPTIONS = {field.name for field in fields(Protocol)} - {"name"} | {"preset"}
 
 
 class Side(NamedTuple):
@@ -53,7 +57,13 @@ class RetrievalEvaluator:
     def __init__(
         self, *, query_modality: int = 0, gallery_modality: int = 1, group: dist.ProcessGroup | None = None, **protocol: Any
     ) -> None:
+        unknown = set(protocol) - PROTOCOL_OPTIONS
+        if unknown:
+            raise TypeError(f"no such option: {', '.join(sorted(unknown))}; choose from {', '.join(sorted(PROTOCOL_OPTIONS))}")
         make_protocol(protocol.get("preset"), **{name: value for name, value in protocol.items() if name != "preset"})
+        for name, value in (("query_modality", query_modality), ("gallery_modality", gallery_modality)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int (0 sketch, 1 photo), got {value!r}")
         self.modalities = (query_modality, gallery_modality)
         self.options = protocol
         self.group = group
@@ -77,8 +87,8 @@ class RetrievalEvaluator:
         if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
             raise InputError(f"embeddings must be a tensor [n, D], got {_shape(embeddings)}")
         count = embeddings.shape[0]
-        labels = torch.as_tensor(labels)
-        modality = torch.as_tensor(modality).expand(count) if not isinstance(modality, Tensor) else modality
+        labels, modality = _ids("labels", labels), _ids("modality", modality)
+        modality = modality.expand(count) if modality.dim() == 0 else modality
         for name, ids in (("labels", labels), ("modality", modality)):
             if ids.dim() != 1 or ids.shape[0] != count or ids.is_floating_point() or ids.dtype == torch.bool:
                 raise InputError(f"{name} must be {count} integers, one per row of embeddings, got {ids.dtype} {list(ids.shape)}")
@@ -155,15 +165,20 @@ class RetrievalEvaluator:
                     check_pair(side.rows, side.rows, distance)
         except (TypeError, ValueError) as error:
             problem = str(error)
-        everyone = self._objects((mine, problem))
-        problems = [f"rank {rank}: {problem}" for rank, (_, problem) in enumerate(everyone) if problem]
+        everyone = self._objects((mine, problem, sorted(map(str, self.options.items()))))
+        problems = [f"rank {rank}: {problem}" for rank, (_, problem, _) in enumerate(everyone) if problem]
         if problems:
             raise InputError("; ".join(problems))
-        kinds = {kind for sides, _ in everyone for kind in sides if kind is not None}
+        for rank, (_, _, options) in enumerate(everyone):
+            if options != everyone[0][2]:
+                raise InputError(
+                    f"all ranks must have the same options, got {everyone[0][2]} on rank 0 and {options} on rank {rank}"
+                )
+        kinds = {kind for sides, _, _ in everyone for kind in sides if kind is not None}
         if len(kinds) > 1:
             raise InputError(f"embeddings must have one width and dtype on all ranks, got {sorted(map(str, kinds))}")
         for side, name in enumerate(("queries", "gallery")):
-            if all(sides[side] is None for sides, _ in everyone):
+            if all(sides[side] is None for sides, _, _ in everyone):
                 raise InputError(f"no {name} on any rank: update() with items of modality {self.modalities[side]} first")
         ((width, dtype),) = kinds
         device = next((side.rows.device for side in (query, gallery) if side is not None), self._device())
@@ -191,6 +206,13 @@ class RetrievalEvaluator:
 
 def _joined(parts: Sequence[Side]) -> Side | None:
     return Side(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else None
+
+
+def _ids(name: str, value: object) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be integers, one per row of embeddings, got {type(value).__name__}") from error
 
 
 def _shape(value: object) -> str:

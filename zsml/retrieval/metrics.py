@@ -14,9 +14,9 @@ from torch import Tensor
 
 from zsml.errors import InputError
 from zsml.ops.hamming import check_codes
-from zsml.ops.rank_relevant import hamming_rank_relevant, rank_relevant
+from zsml.ops.rank_relevant import common_frame, hamming_rank_relevant, rank_relevant
 from zsml.retrieval.average_precision import RECALL_LEVELS, Scores, random_order_ap, score
-from zsml.retrieval.checks import check_embeddings, check_labels
+from zsml.retrieval.checks import check_embeddings, check_labels, widened
 from zsml.retrieval.class_lists import ClassLists
 from zsml.retrieval.protocol import Protocol, make_protocol
 
@@ -113,7 +113,7 @@ def evaluate_retrieval(
     :mod:`zsml.retrieval.average_precision` for AP@k, P@k and ties. Exact: all queries, the whole gallery. Only the
     ranks of relevant items are found (:func:`zsml.ops.rank_relevant.rank_relevant`): nothing is sorted, and no
     query-by-gallery matrix is held. Real-valued distances are compared in float32 (float64 for float64 embeddings),
-    near duplicates in float64.
+    near duplicates and lengths of very different magnitude in float64; equal means equal after rounding.
 
     Args:
         query: real-valued [Q, D] (compared as given: normalise first where the protocol does), or packed
@@ -165,12 +165,16 @@ def evaluate_retrieval(
     query_class = lists.find(query_labels)  # [Q], -1: not in the gallery
     totals = Totals(query_labels, lists.count(query_class), gallery.shape[0], protocol)
     where = {"order": lists.order.to(gallery.device), "starts": lists.starts.to(gallery.device)}
+    if protocol.distance != "hamming":
+        query, gallery = widened(query, gallery)
+        cosine = protocol.distance == "cosine"
+        frame = common_frame(gallery, query, cosine)
     for queries in lists.blocks(query_class, block):
         rows, own = queries.to(query.device), query_class[queries].to(query.device)
         if protocol.distance == "hamming":
             counts = hamming_rank_relevant(query[rows], own, gallery, **where)
         else:
-            counts = rank_relevant(query[rows], own, gallery, **where, cosine=protocol.distance == "cosine")
+            counts = rank_relevant(query[rows], own, gallery, **where, cosine=cosine, frame=frame)
         totals.add(queries.numpy(), counts.cpu().numpy())
         if progress is not None:
             progress(totals.done)
@@ -286,8 +290,6 @@ def check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, T
         check_codes("gallery", gallery)
     else:
         query, gallery = check_embeddings("query", query), check_embeddings("gallery", gallery)
-        dtype = torch.promote_types(query.dtype, gallery.dtype)
-        query, gallery = query.to(dtype), gallery.to(dtype)
     if query.shape[1] != gallery.shape[1]:
         raise InputError(f"query and gallery must have one width, got {query.shape[1]} and {gallery.shape[1]} columns")
     return query, gallery
