@@ -86,6 +86,25 @@ def test_a_results_table_has_the_numbers_of_the_json(run, capsys):
     assert f"{results['sketch->photo']['map']:.4f}" in row and row.split()[-2:] == ["28", "28"]
 
 
+def test_binary_results_come_with_their_own_protocol(run, capsys):
+    assert main(["evaluate", str(run), "--workers", "0", "--bits", "8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("sketch->photo, ") and "8 bits: " in line and "Hamming distance" in line for line in lines)
+    assert any(line.startswith("sketch->photo, photo->photo") and "Euclidean distance" in line for line in lines)
+    assert any("equal distances leave the mAP between" in line for line in lines)
+
+
+def test_evaluate_refuses_before_it_embeds(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("zsml.engine.evaluate.embed", lambda *_, **__: pytest.fail("images were embedded first"))
+    (taken := tmp_path / "taken").write_text("a file")
+    for flags, message in (
+        (["--bits", "640"], "--bits 640 is more than the 16 dimensions"),
+        (["--out", str(taken)], "cannot be written"),
+    ):
+        assert main(["evaluate", str(run), "--workers", "0", *flags]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_flags_win_over_the_file_and_the_file_over_the_system(folder, tmp_path, capsys):
     toml = tmp_path / "x.toml"
     toml.write_text(f'system = "baseline"\ndata = "folder"\nroot = "{folder}"\nepochs = 1\nlr = 0.5\nmargin = 0.7\n')

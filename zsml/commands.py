@@ -112,12 +112,19 @@ class Evaluate(Inference):
         binary = None
         if self.bits is not None:
             binary = BinaryOptions(self.bits, fit=self.itq_fit, center=self.itq_center, update=self.itq_update)
+        out = self.out or self.folder / "report"
+        with writable(out):  # before the work whose result it is to take
+            out.mkdir(parents=True, exist_ok=True)
         opened, device = self.open()
+        if self.bits is not None and self.bits > opened.config.embedding_dim:
+            raise InputError(
+                f"--bits {self.bits} is more than the {opened.config.embedding_dim} dimensions of this model's embeddings"
+            )
         preset = self.protocol or find_system(opened.config.system).protocol
         evaluation = evaluate(
             opened.model, opened.config, device=device, preset=preset, binary=binary, batch_size=self.batch_size
         )
-        with writable(out := self.out or self.folder / "report"):
+        with writable(out):
             page = write_run_report(out, opened, evaluation, binary, examples=self.examples)
         return {"run": str(self.folder), "step": opened.step, **evaluation.to_dict(), "report": str(page)}
 

@@ -68,19 +68,7 @@ struct GapCounts {
   // once a network is trained, are dropped first: they precede nothing.
   void count(const StripKernel<T>& kernel, const T* others, const int64_t* rows, int64_t number, Kept& kept) {
     number = kernel.keep(others, number, value[relevant - 1], low, scale, bins - 1, kept.value.data(), kept.bin.data(), kept.place.data(), nearest);
-    const T* values = kept.value.data();
-    const int32_t* bin = kept.bin.data();
-    for (int64_t j = 0; j < number; ++j) {
-      const T v = values[j];
-      int32_t gap = start[bin[j]];  // relevant items in lower bins are nearer; those of the same bin are compared
-      gap += value[gap] < v;
-      gap += value[gap] < v;
-      if (__builtin_expect(value[gap] <= v, 0)) {
-        gap = static_cast<int32_t>(std::lower_bound(value + gap, value + relevant, v) - value);
-        if (value[gap] == v) gap = count_tie(gap, v, rows[kept.place[j]]);
-      }
-      ++nearer[gap];
-    }
+    count_kept(kept, number, rows);
   }
 
   // Running sums; result[c * stride + i]
@@ -98,6 +86,27 @@ struct GapCounts {
   }
 
  private:
+  // A loop of its own, so that everything it needs stays in registers.
+  __attribute__((noinline)) void count_kept(const Kept& kept, int64_t number, const int64_t* rows) {
+    const T *ordered = value, *others = kept.value.data();
+    const int32_t *first = start, *bin = kept.bin.data();
+    int32_t* counts = nearer;
+    for (int64_t j = 0; j < number; ++j) {
+      const T v = others[j];
+      int64_t gap = first[bin[j]];  // relevant items in lower bins are nearer; those of the same bin are compared
+      gap += ordered[gap] < v;
+      gap += ordered[gap] < v;
+      if (__builtin_expect(ordered[gap] <= v, 0)) gap = search(gap, v, rows, kept.place[j]);
+      ++counts[gap];
+    }
+  }
+
+  // The gap of an item that has more than two relevant ones of its bin before it, or is equal to one.
+  __attribute__((noinline)) int64_t search(int64_t gap, T v, const int64_t* rows, int32_t place) {
+    gap = std::lower_bound(value + gap, value + relevant, v) - value;
+    return value[gap] == v ? count_tie(static_cast<int32_t>(gap), v, rows[place]) : gap;
+  }
+
   // Counts another item equal to the relevant ones from `first` on; returns the end of these.
   int32_t count_tie(int32_t first, T v, int64_t other) {
     if (!ties) {

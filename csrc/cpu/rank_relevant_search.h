@@ -19,14 +19,60 @@ struct ClassLists {
   const int64_t* starts;  // [C + 1]
 };
 
+// A gallery that looks as if it lay in class order.
+template <class S>
+struct Ordered {
+  Rows<S> rows;
+  const int64_t* order;
+  int64_t depth;
+  const S* row(int64_t i) const { return rows.row(order[i]); }
+};
+
+// The gallery in class order as panels of the register tile, with what turns a product into a ranking value (see strip.h).
+template <class T>
+struct PackedGallery {
+  T *panels, *plus, *times;  // [padded, D], [padded], [padded]
+
+  static int64_t padded(const StripKernel<T>& kernel, int64_t count) { return (count + kernel.cols - 1) / kernel.cols * kernel.cols; }
+  static int64_t elements(const StripKernel<T>& kernel, int64_t count, int64_t depth) { return padded(kernel, count) * (depth + 2); }
+
+  // memory: elements() values, aligned to 64 bytes.
+  PackedGallery(T* memory, const StripKernel<T>& kernel, int64_t count, int64_t depth)
+      : panels(memory), plus(memory + padded(kernel, count) * depth), times(plus + padded(kernel, count)) {}
+
+  template <class S>
+  void fill(Rows<S> gallery, const int64_t* order, const Frame<T>& frame, bool cosine, const StripKernel<T>& kernel, ParallelFor parallel) const {
+    const Ordered<S> source{gallery, order, gallery.depth};
+    const int64_t cols = kernel.cols;
+    parallel(0, padded(kernel, gallery.count) / cols, 1 + 16384 / (cols * gallery.depth), [&](int64_t begin, int64_t end) {
+      begin *= cols, end *= cols;
+      const int64_t last = std::min(end, gallery.count);
+      pack<T>(source, begin, last - begin, static_cast<int>(cols), frame, {}, panels + begin * gallery.depth, plus + begin);
+      for (int64_t j = begin; j < last; ++j) {
+        times[j] = -2;
+        if (!cosine) continue;
+        double square = 0;  // in double: a row much shorter than the longest keeps its length
+        for (int64_t k = 0; k < gallery.depth; ++k) {
+          const double value = static_cast<double>(static_cast<T>(source.row(j)[k]) * frame.scale);
+          square += value * value;
+        }
+        times[j] = square > 0 ? static_cast<T>(-1 / std::sqrt(square)) : T(0);
+        plus[j] = 0;
+      }
+      for (int64_t j = last; j < end; ++j) plus[j] = times[j] = 0;
+    });
+  }
+};
+
 template <class S, class T>
 class RankRelevant {
  public:
   // query_class [Q], offset [Q + 1]: where each query's results begin, last the total. Only the queries in `which` are done.
-  RankRelevant(std::vector<int64_t> which, Rows<S> queries, const int64_t* query_class, const int64_t* offset, Rows<S> gallery, ClassLists lists,
-               Frame<T> frame, bool cosine, ParallelFor parallel, int threads, Isa isa)
+  RankRelevant(std::vector<int64_t> which, Rows<S> queries, const int64_t* query_class, const int64_t* offset, PackedGallery<T> gallery, int64_t size,
+               ClassLists lists, Frame<T> frame, bool cosine, ParallelFor parallel, int threads, Isa isa)
       : queries_(queries),
         gallery_(gallery),
+        size_(size),
         query_class_(query_class),
         offset_(offset),
         lists_(lists),
@@ -40,29 +86,16 @@ class RankRelevant {
     // As many queries as keep their panels and a strip of values in the second-level cache, unless a thread would go without.
     const int64_t by_cache = std::clamp<int64_t>((128 << 10) / (queries.depth * static_cast<int64_t>(sizeof(T))), 1, 64);
     block_ = std::max<int64_t>(1, std::min(by_cache, (number() + threads - 1) / threads) / kernel_.rows) * kernel_.rows;
-    const int64_t panel_bytes = kernel_.cols * queries.depth * static_cast<int64_t>(sizeof(T));
-    chunk_ = kernel_.cols *
-             std::clamp<int64_t>((64 << 20) / panel_bytes, kStrip / kernel_.cols, (gallery.count + kernel_.cols - 1) / kernel_.cols + kStrip);
   }
 
   // result [kCounts, total]
   void run(int32_t* result) {
     const int64_t total = offset_[queries_.count];
     lay_out(total);
-    const int64_t room = std::min(chunk_, round_up(gallery_.count));
-    Aligned<T> panels(room * gallery_.depth), plus(room), times(room);
-    int64_t packed = -1;
-    const auto each_chunk = [&](auto&& work) {
-      for (int64_t first = 0; first < gallery_.count; first += chunk_) {
-        const Chunk chunk{panels.memory, plus.memory, times.memory, first, std::min(chunk_, gallery_.count - first)};
-        if (packed != first) pack_chunk(chunk);
-        packed = first;
-        parallel_(0, (number() + block_ - 1) / block_, 1, [&](int64_t begin, int64_t end) { work(chunk, begin, end); });
-      }
-    };
-    each_chunk([&](const Chunk& chunk, int64_t begin, int64_t end) { relevant_values(chunk, begin, end); });
+    const int64_t blocks = (number() + block_ - 1) / block_;
+    parallel_(0, blocks, 1, [&](int64_t begin, int64_t end) { relevant_values(begin, end); });
     parallel_(0, number(), 16, [&](int64_t begin, int64_t end) { sort_relevant(begin, end); });
-    each_chunk([&](const Chunk& chunk, int64_t begin, int64_t end) { count_others(chunk, begin, end); });
+    parallel_(0, blocks, 1, [&](int64_t begin, int64_t end) { count_others(begin, end); });
     parallel_(0, number(), 64, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const int64_t i = query_order_[p];
@@ -76,7 +109,7 @@ class RankRelevant {
   // |q|^2. Above kDoubtful, rounding moves a squared distance by less than about 1e-4 of itself.
   std::vector<int64_t> doubtful() const {
     std::vector<int64_t> found;
-    const Ordered source{queries_, query_order_.data(), queries_.depth};
+    const Ordered<S> source{queries_, query_order_.data(), queries_.depth};
     std::vector<T> norm(kernel_.rows), panel(kernel_.rows * queries_.depth);
     for (int64_t p = 0; p < number(); p += kernel_.rows) {
       const int64_t count = std::min<int64_t>(kernel_.rows, number() - p);
@@ -94,22 +127,7 @@ class RankRelevant {
   static constexpr double kDoubtful = 1.0 / 1024;
   static constexpr int64_t kStrip = 2048;  // gallery items whose values are held at a time, per query
 
-  // A stretch of the gallery in class order, packed.
-  struct Chunk {
-    T *panels, *plus, *times;
-    int64_t first, count;
-  };
-
-  // A gallery that looks as if it lay in class order.
-  struct Ordered {
-    Rows<S> rows;
-    const int64_t* order;
-    int64_t depth;
-    const S* row(int64_t i) const { return rows.row(order[i]); }
-  };
-
   int64_t number() const { return static_cast<int64_t>(query_order_.size()); }
-  int64_t round_up(int64_t n) const { return (n + kernel_.cols - 1) / kernel_.cols * kernel_.cols; }
   int64_t begin_of(int64_t query) const { return lists_.starts[query_class_[query]]; }
   int64_t end_of(int64_t query) const { return lists_.starts[query_class_[query] + 1]; }
 
@@ -141,49 +159,28 @@ class RankRelevant {
     }
   }
 
-  void pack_chunk(const Chunk& chunk) {
-    const Ordered source{gallery_, lists_.order, gallery_.depth};
-    const T factor = -2;
-    parallel_(0, (chunk.count + kernel_.cols - 1) / kernel_.cols, 1 + 16384 / (kernel_.cols * gallery_.depth), [&](int64_t begin, int64_t end) {
-      begin *= kernel_.cols;
-      end = std::min(end * kernel_.cols, chunk.count);
-      pack<T>(source, chunk.first + begin, end - begin, kernel_.cols, frame_, {}, chunk.panels + begin * gallery_.depth, chunk.plus + begin);
-      for (int64_t j = begin; j < end; ++j) {
-        chunk.times[j] = factor;
-        if (!cosine_) continue;
-        double square = 0;  // in double: a row much shorter than the longest keeps its length
-        for (int64_t k = 0; k < gallery_.depth; ++k) {
-          const double value = static_cast<double>(static_cast<T>(source.row(chunk.first + j)[k]) * frame_.scale);
-          square += value * value;
-        }
-        chunk.times[j] = square > 0 ? static_cast<T>(-1 / std::sqrt(square)) : T(0);
-        chunk.plus[j] = 0;
-      }
-      for (int64_t j = end; j < round_up(end); ++j) chunk.plus[j] = chunk.times[j] = 0;
-    });
-  }
-
   // Queries of block b in class order, as panels.
   int64_t pack_queries(int64_t b, std::vector<T>& norm, T* panels) const {
-    const Ordered source{queries_, query_order_.data(), queries_.depth};
+    const Ordered<S> source{queries_, query_order_.data(), queries_.depth};
     const int64_t first = b * block_, count = std::min(block_, number() - first);
     norm.resize(block_);
     pack<T>(source, first, count, kernel_.rows, frame_, {}, panels, norm.data());
     return count;
   }
 
-  // Ranking values of the block's queries to the panels that hold [begin, end) of the chunk; the value of item j lies at j - aligned.
-  int64_t values(const Chunk& chunk, const T* queries, int64_t count, int64_t begin, int64_t end, T* value, int64_t stride) const {
+  // Ranking values of the block's queries to the panels that hold gallery places [begin, end); that of place j lies at j - result.
+  int64_t values(const T* queries, int64_t count, int64_t begin, int64_t end, T* value, int64_t stride) const {
     const int64_t aligned = begin / kernel_.cols * kernel_.cols;
-    kernel_.values(queries, (count + kernel_.rows - 1) / kernel_.rows, chunk.panels + aligned * gallery_.depth,
-                   (end - aligned + kernel_.cols - 1) / kernel_.cols, gallery_.depth, chunk.plus + aligned, chunk.times + aligned, value, stride);
+    kernel_.values(queries, (count + kernel_.rows - 1) / kernel_.rows, gallery_.panels + aligned * queries_.depth,
+                   (end - aligned + kernel_.cols - 1) / kernel_.cols, queries_.depth, gallery_.plus + aligned, gallery_.times + aligned, value,
+                   stride);
     return aligned;
   }
 
-  void relevant_values(const Chunk& chunk, int64_t begin, int64_t end) {
-    Aligned<T> panels(block_ * queries_.depth), value(block_ * (kStrip + kernel_.cols));
-    std::vector<T> norm;
+  void relevant_values(int64_t begin, int64_t end) {
     const int64_t stride = kStrip + kernel_.cols;
+    Aligned<T> panels(block_ * queries_.depth), value(block_ * stride);
+    std::vector<T> norm;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t count = pack_queries(b, norm, panels.memory);
       for (int64_t p = 0; p < count;) {  // queries of one class together
@@ -191,14 +188,12 @@ class RankRelevant {
         int64_t next = p + 1;
         while (next < count && query_class_[query_order_[b * block_ + next]] == query_class_[query]) ++next;
         const int64_t from_panel = p / kernel_.rows * kernel_.rows;
-        const int64_t last = std::min(end_of(query) - chunk.first, chunk.count);
-        for (int64_t j = std::max<int64_t>(begin_of(query) - chunk.first, 0); j < last; j += kStrip) {
-          const int64_t stop = std::min(last, j + kStrip);
-          const int64_t aligned = values(chunk, panels.memory + from_panel * queries_.depth, next - from_panel, j, stop, value.memory, stride);
-          for (int64_t i = p; i < next; ++i) {
-            const GapCounts<T>& state = state_[query_order_[b * block_ + i]];
-            std::copy_n(value.memory + (i - from_panel) * stride + (j - aligned), stop - j, state.value + (chunk.first + j - begin_of(query)));
-          }
+        for (int64_t j = begin_of(query); j < end_of(query); j += kStrip) {
+          const int64_t stop = std::min(end_of(query), j + kStrip);
+          const int64_t aligned = values(panels.memory + from_panel * queries_.depth, next - from_panel, j, stop, value.memory, stride);
+          for (int64_t i = p; i < next; ++i)
+            std::copy_n(value.memory + (i - from_panel) * stride + (j - aligned), stop - j,
+                        state_[query_order_[b * block_ + i]].value + (j - begin_of(query)));
         }
         p = next;
       }
@@ -219,32 +214,33 @@ class RankRelevant {
     }
   }
 
-  void count_others(const Chunk& chunk, int64_t begin, int64_t end) {
+  void count_others(int64_t begin, int64_t end) {
     Aligned<T> panels(block_ * queries_.depth), value(block_ * kStrip);
     typename GapCounts<T>::Kept kept(kStrip);
     std::vector<T> norm;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t count = pack_queries(b, norm, panels.memory);
-      for (int64_t j = 0; j < chunk.count; j += kStrip) {
-        const int64_t stop = std::min(chunk.count, j + kStrip);
-        values(chunk, panels.memory, count, j, stop, value.memory, kStrip);
+      for (int64_t j = 0; j < size_; j += kStrip) {
+        const int64_t stop = std::min(size_, j + kStrip);
+        values(panels.memory, count, j, stop, value.memory, kStrip);
         for (int64_t p = 0; p < count; ++p) {
           const int64_t query = query_order_[b * block_ + p];
           GapCounts<T>& state = state_[query];
           if (state.relevant == 0) continue;
-          // Everything but the query's own class.
-          const int64_t own_begin = std::clamp(begin_of(query) - chunk.first, j, stop), own_end = std::clamp(end_of(query) - chunk.first, j, stop);
           const auto count_between = [&](int64_t from, int64_t to) {
-            if (from < to) state.count(kernel_, value.memory + p * kStrip + (from - j), lists_.order + chunk.first + from, to - from, kept);
+            if (from < to) state.count(kernel_, value.memory + p * kStrip + (from - j), lists_.order + from, to - from, kept);
           };
-          count_between(j, own_begin);
-          count_between(own_end, stop);
+          // Everything but the query's own class.
+          count_between(j, std::clamp(begin_of(query), j, stop));
+          count_between(std::clamp(end_of(query), j, stop), stop);
         }
       }
     }
   }
 
-  Rows<S> queries_, gallery_;
+  Rows<S> queries_;
+  PackedGallery<T> gallery_;
+  int64_t size_;
   const int64_t *query_class_, *offset_;
   ClassLists lists_;
   Frame<T> frame_;
@@ -253,7 +249,7 @@ class RankRelevant {
   const StripKernel<T>& kernel_;
   std::vector<int64_t> query_order_;
   std::vector<GapCounts<T>> state_;
-  int64_t block_, chunk_;
+  int64_t block_;
   std::vector<T> values_;
   std::vector<int64_t> rows_;
   std::vector<int32_t> counts_, starts_;

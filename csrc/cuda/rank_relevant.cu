@@ -43,7 +43,7 @@ void rank(const Tensor& query, const Tensor& gallery, const Tensor& exact_shift,
 }  // namespace
 
 Tensor rank_relevant(const Tensor& query_, const Tensor& query_class, const Tensor& gallery_, const Tensor& order, const Tensor& starts,
-                     const Tensor& shift_, double scale, bool cosine) {
+                     const Tensor& shift_, double scale, bool cosine, [[maybe_unused]] const OptionalTensor& packed) {
   check_embeddings(query_, "query");
   check_embeddings(gallery_, "gallery");
   STD_TORCH_CHECK(query_.size(1) == gallery_.size(1) && query_.size(1) > 0, "query and gallery must have one width");

@@ -97,6 +97,12 @@ SAMPLES = {
         "empty": (codes(5, 9), torch.full((5,), 3), codes(70, 9, seed=1), *class_lists(ids(70, 3), 4)),
         "not contiguous": tuple(map(spread, (codes(5, 9), ids(5, 3), codes(70, 9, seed=1), *class_lists(ids(70, 3), 3)))),
     },
+    "pack_gallery": {
+        "float32": (rows(11), ids(11, 11), SHIFT, 0.25, False),
+        "float64 cosine": (rows(40, dtype=torch.float64), ids(40, 40), SHIFT, 1.0, True),
+        "bfloat16": (rows(33, dtype=torch.bfloat16), ids(33, 33), SHIFT, 1.0, False),
+        "not contiguous": tuple(map(spread, (rows(11), ids(11, 11), SHIFT, 0.25, False))),
+    },
     "rank_relevant": {
         "float32": by_distance(),
         "float64": by_distance(torch.float64),
@@ -108,11 +114,11 @@ SAMPLES = {
     },
 }
 # Their results are empty only for empty input, which zsml.ops refuses.
-NEVER_EMPTY = {"pack_bits", "unpack_bits", "hamming_distance", "hamming_rank"}
+NEVER_EMPTY = {"pack_bits", "unpack_bits", "hamming_distance", "hamming_rank", "pack_gallery"}
 # Ops whose outputs may be differentiated (with respect to the arguments that are floating point).
 DIFFERENTIABLE = {"hardest_pairs"}
 # Ops whose results are as long as the values of their arguments say.
-VALUE_DEPENDENT_SIZE = {"hamming_rank_relevant", "rank_relevant"}
+VALUE_DEPENDENT_SIZE = {"hamming_rank_relevant", "pack_gallery", "rank_relevant"}
 
 # op name -> statements that define work(B): hardest_pairs on about B x B pairs, forward and backward, without refs and with them;
 # the ranks, whose plain-torch stand-ins sort, on B / 4 x B.
@@ -146,6 +152,7 @@ LARGE = {
 }
 NO_LARGE_RUN = {
     "hardest_pairs_backward": "part of the run of hardest_pairs",
+    "pack_gallery": "one row per gallery item",
     "hamming_distance": "the pairs are what it returns",
     "hamming_rank": "the pairs are what it returns",
     "pack_bits": "takes no pairs",

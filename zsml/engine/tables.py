@@ -39,8 +39,18 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
         ]
         for name, result in results.items()
     ]
-    sentence = next(iter(results.values()))["protocol"]["sentence"]
-    return f"{table(header, rows)}\n{sentence}"
+    by_sentence: dict[str, list[str]] = {}
+    for name, result in results.items():
+        by_sentence.setdefault(result["protocol"]["sentence"], []).append(name)
+    sentences = list(by_sentence)
+    if len(sentences) > 1:  # real-valued and binary: say which is which
+        sentences = [f"{', '.join(names)}: {sentence}" for sentence, names in by_sentence.items()]
+    intervals = [
+        f"{name}: equal distances leave the mAP between {number(result['map_worst'])} and {number(result['map_best'])}."
+        for name, result in results.items()
+        if result["map_best"] is not None and number(result["map_worst"]) != number(result["map_best"])
+    ]
+    return "\n".join([table(header, rows), *sentences, *intervals])
 
 
 def split_table(summary: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zsml.errors import InputError
 from zsml.ops import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, hardest_pairs
+from zsml.ops._check import embeddings as check_rows
 
 # Which hardest positive is compared with which hardest negative.
 TERMS = {
@@ -69,15 +70,17 @@ class ModalityTripletLoss(nn.Module):
         weighting: str | None = None,
     ):
         super().__init__()
+        if not isinstance(terms, Iterable):
+            raise InputError(f"terms must be one or more of {list(TERMS)}, got {terms!r}")
         terms = (terms,) if isinstance(terms, str) else tuple(terms)
         unknown = [term for term in terms if term not in TERMS]
         if unknown or not terms:
             raise InputError(f"terms must be one or more of {list(TERMS)}, got {list(terms)}")
         if len(set(terms)) != len(terms):
             raise InputError(f"terms must not repeat, got {list(terms)}")
-        if not math.isfinite(margin):
-            raise InputError(f"margin must be a finite number, got {margin}")
-        if beta is not None and not (math.isfinite(beta) and beta > 0):
+        if not _is_number(margin):
+            raise InputError(f"margin must be a finite number, got {margin!r}")
+        if beta is not None and not (_is_number(beta) and beta > 0):
             raise InputError(f"beta must be a positive number or None (relu), got {beta}")
         if weighting not in WEIGHTINGS:
             raise InputError(f"weighting must be one of {list(WEIGHTINGS)}, got {weighting!r}")
@@ -104,12 +107,11 @@ class ModalityTripletLoss(nn.Module):
         Partners come from the batch itself, or from ``ref_emb`` where given (a memory bank); checks as in
         :func:`zsml.ops.hardest_pairs`.
         """
-        if not isinstance(embeddings, Tensor):
-            raise TypeError(f"embeddings must be a torch.Tensor [B, D], got {type(embeddings).__name__}")
-        if embeddings.dim() != 2 or embeddings.shape[0] == 0:
+        check_rows(embeddings, "embeddings")
+        if embeddings.shape[0] == 0:
             raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
-        if not embeddings.is_floating_point():
-            raise TypeError(f"embeddings must be floating point, got {embeddings.dtype}")
+        if ref_emb is not None:
+            check_rows(ref_emb, "ref_emb")
         if self.normalize:
             embeddings = _unit(embeddings)
             ref_emb = None if ref_emb is None else _unit(ref_emb)
@@ -155,6 +157,18 @@ class MATHMLoss(ModalityTripletLoss):
         super().__init__(tuple(TERMS), margin=margin, normalize=normalize, beta=beta, weighting=weighting)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _unit(x: Tensor) -> Tensor:
-    """Rows of length 1, in float32 for half precision, where squares of small coordinates vanish."""
-    return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=1)
+    """Rows of length 1, in float32 for half precision; a row of zeros stays one, with a gradient of its own size.
+
+    Rows are first brought to a largest coordinate near 1 by a power of two, so that no square over- or underflows.
+    """
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    peak = x.detach().abs().amax(dim=1, keepdim=True)
+    usable = (peak > 0) & (peak < torch.inf)
+    x = x / torch.where(usable, torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent - 1), 1)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / torch.where(length > 0, length, 1)

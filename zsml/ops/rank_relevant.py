@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from zsml import _ext
+
 from ._hamming_reference import hamming_distance
 from ._register import define
 
@@ -35,6 +37,7 @@ def rank_relevant(
     starts: Tensor,
     cosine: bool = False,
     frame: tuple[Tensor, float] | None = None,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """Counts of other classes' items around each relevant item, by Euclidean distance or cosine.
 
@@ -46,6 +49,7 @@ def rank_relevant(
         starts: int64 [C + 1], class c is ``order[starts[c] : starts[c + 1]]``.
         cosine: order by the angle instead of the distance.
         frame: what :func:`common_frame` found for this gallery and all queries, if it was asked before.
+        packed: what :func:`pack_gallery` made of the same gallery, order, frame and cosine.
 
     Returns:
         int32 [3, T] with T = sum of R over the queries: rows NEARER, TIED_BEFORE, TIED, query after query.
@@ -55,7 +59,7 @@ def rank_relevant(
     [[0, 1], [0, 0], [0, 0]]
     """
     shift, scale = frame or common_frame(gallery, query, cosine)
-    return torch.ops.zsml.rank_relevant(query, query_class, gallery, order, starts, shift, scale, cosine)
+    return torch.ops.zsml.rank_relevant(query, query_class, gallery, order, starts, shift, scale, cosine, packed)
 
 
 def common_frame(gallery: Tensor, query: Tensor, cosine: bool) -> tuple[Tensor, float]:
@@ -74,14 +78,23 @@ def common_frame(gallery: Tensor, query: Tensor, cosine: bool) -> tuple[Tensor, 
     if cosine:
         return shift, scale
     wide = wide_dtype(gallery)
-    mean = sum((part.to(wide) * scale).sum(dim=0).double() for part in gallery.split(ROWS)) / gallery.shape[0]
-    about = mean.to(wide)
-    distances = (torch.linalg.vector_norm(part.to(wide) * scale - about) for part in gallery.split(ROWS))
-    spread = sum(float(distance) ** 2 for distance in distances) / gallery.shape[0]
+    first = scale if abs(exponent) > 30 else 1.0  # spares a pass where no sum can overflow
+    parts = lambda: (part.to(wide) if first == 1.0 else part.to(wide) * first for part in gallery.split(ROWS))  # noqa: E731
+    mean = sum(part.sum(dim=0).double() for part in parts()) / gallery.shape[0]
+    distances = (torch.linalg.vector_norm(part - mean.to(wide)) for part in parts())
+    spread = sum((float(distance) * scale / first) ** 2 for distance in distances) / gallery.shape[0]
+    mean = mean * (scale / first)
     if float(mean.square().sum()) > CENTRE_ABOVE * spread:
         grid = math.ldexp(1.0, math.frexp(math.sqrt(spread / gallery.shape[1]))[1] - 1) if spread > 0 else 0.0
         shift = (mean / grid).round() * grid if grid > 0 else mean
     return shift, scale
+
+
+def pack_gallery(gallery: Tensor, order: Tensor, frame: tuple[Tensor, float], cosine: bool = False) -> Tensor | None:
+    """The gallery laid out once for several calls of :func:`rank_relevant`; None where that is of no use."""
+    if gallery.device.type != "cpu" or _ext.cpu_reason:
+        return None
+    return torch.ops.zsml.pack_gallery(gallery, order, *frame, cosine)
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -106,6 +119,7 @@ def reference(
     shift: Tensor,
     scale: float,
     cosine: bool,
+    packed: Tensor | None = None,
 ) -> Tensor:
     wide = wide_dtype(query)
     framed = (gallery.to(wide) * scale - shift.to(wide)).T.contiguous()  # [D, N]
@@ -160,14 +174,25 @@ def _count(query, query_class, order, starts, size, distance_rows) -> Tensor:
 define(
     "rank_relevant",
     "(Tensor query, Tensor query_class, Tensor gallery, Tensor order, Tensor starts, Tensor shift, float scale, "
-    "bool cosine) -> Tensor",
+    "bool cosine, Tensor? packed=None) -> Tensor",
     reference,
+)
+define(
+    "pack_gallery",
+    "(Tensor gallery, Tensor order, Tensor shift, float scale, bool cosine) -> Tensor",
+    lambda gallery, order, shift, scale, cosine: gallery.new_empty(0, dtype=wide_dtype(gallery)),  # plain torch has no use for it
 )
 define(
     "hamming_rank_relevant",
     "(Tensor q, Tensor query_class, Tensor g, Tensor order, Tensor starts) -> Tensor",
     hamming_reference,
 )
+
+
+@torch.library.register_fake("zsml::pack_gallery")
+def _fake_pack(gallery, order, shift, scale, cosine):
+    # How long the result is, is up to the kernels of the machine.
+    return gallery.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=wide_dtype(gallery))
 
 
 @torch.library.register_fake("zsml::rank_relevant")

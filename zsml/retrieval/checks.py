@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from zsml.errors import InputError
 
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-WIDEST = 2.0**30  # longest over shortest row, by the largest coordinate, whose squares float32 holds side by side
+WIDEST = 2.0**30  # longest over shortest row whose squares float32 holds side by side
 MAX_NAMED = 8  # rows listed in a message
 
 
@@ -25,11 +27,12 @@ def check_embeddings(name: str, x: Tensor, least: int = 1) -> Tensor:
         raise InputError(f"{name} must have shape [rows, D], got {list(x.shape)}")
     if x.shape[0] < least or x.shape[1] == 0:
         raise InputError(f"{name} must have at least {least} row(s) and 1 column, got {list(x.shape)}")
-    if not all(torch.isfinite(edge) for edge in torch.aminmax(x.detach())):  # one pass; only trouble is worth a second
-        bad = (~torch.isfinite(x).all(dim=1)).nonzero().flatten().tolist()
+    if not torch.linalg.vector_norm(x.detach(), dim=1).isfinite().all():  # one fast pass; only trouble is worth a second
+        bad = (~torch.isfinite(x).all(dim=1)).nonzero().flatten().tolist()  # none, if only a length overflowed
         more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
         rows = ", ".join(map(str, bad[:MAX_NAMED])) + more
-        raise InputError(f"{name} has NaN or infinite values in row(s) {rows}; leave these items out or find their cause")
+        if bad:
+            raise InputError(f"{name} has NaN or infinite values in row(s) {rows}; leave these items out or find their cause")
     return x.detach()
 
 
@@ -39,9 +42,12 @@ def widened(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     query, gallery = query.to(dtype), gallery.to(dtype)
     if dtype in (torch.float16, torch.float64):  # half precision has not the range
         return query, gallery
-    peaks = torch.cat([torch.linalg.vector_norm(x, ord=torch.inf, dim=1).double() for x in (query, gallery)])
-    peaks = peaks[peaks > 0]
-    if len(peaks) and float(peaks.max()) > WIDEST * float(peaks.min()):
+    lengths = torch.cat([torch.linalg.vector_norm(x, dim=1) for x in (query, gallery)])
+    longest, shortest = float(lengths.max()), float(lengths.where(lengths > 0, torch.inf).min())
+    vanished = (
+        any(bool(x[torch.linalg.vector_norm(x, dim=1) == 0].any()) for x in (query, gallery)) if lengths.min() == 0 else False
+    )
+    if longest > WIDEST * shortest or math.isinf(longest) or vanished:
         query, gallery = query.double(), gallery.double()
     return query, gallery
 

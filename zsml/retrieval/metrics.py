@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zsml.errors import InputError
 from zsml.ops.hamming import check_codes
-from zsml.ops.rank_relevant import common_frame, hamming_rank_relevant, rank_relevant
+from zsml.ops.rank_relevant import common_frame, hamming_rank_relevant, pack_gallery, rank_relevant
 from zsml.retrieval.average_precision import RECALL_LEVELS, Scores, random_order_ap, score
 from zsml.retrieval.checks import check_embeddings, check_labels, widened
 from zsml.retrieval.class_lists import ClassLists
@@ -169,12 +169,13 @@ def evaluate_retrieval(
         query, gallery = widened(query, gallery)
         cosine = protocol.distance == "cosine"
         frame = common_frame(gallery, query, cosine)
+        packed = pack_gallery(gallery, where["order"], frame, cosine)
     for queries in lists.blocks(query_class, block):
         rows, own = queries.to(query.device), query_class[queries].to(query.device)
         if protocol.distance == "hamming":
             counts = hamming_rank_relevant(query[rows], own, gallery, **where)
         else:
-            counts = rank_relevant(query[rows], own, gallery, **where, cosine=cosine, frame=frame)
+            counts = rank_relevant(query[rows], own, gallery, **where, cosine=cosine, frame=frame, packed=packed)
         totals.add(queries.numpy(), counts.cpu().numpy())
         if progress is not None:
             progress(totals.done)
