@@ -112,10 +112,10 @@ class Evaluate(Inference):
         binary = None
         if self.bits is not None:
             binary = BinaryOptions(self.bits, fit=self.itq_fit, center=self.itq_center, update=self.itq_update)
+        opened, device = self.open()
         out = self.out or self.folder / "report"
         with writable(out):  # before the work whose result it is to take
             out.mkdir(parents=True, exist_ok=True)
-        opened, device = self.open()
         if self.bits is not None and self.bits > opened.config.embedding_dim:
             raise InputError(
                 f"--bits {self.bits} is more than the {opened.config.embedding_dim} dimensions of this model's embeddings"
