@@ -22,7 +22,7 @@ from zsml.retrieval.protocol import Protocol, make_protocol
 
 __all__ = ["RetrievalResult", "chance_map", "evaluate_retrieval"]
 
-BLOCK = 1 << 20  # relevant items whose ranks are held at a time, about 70 bytes each
+BLOCK = 1 << 19  # relevant items whose ranks are held at a time, about 70 bytes each
 
 
 class _Unset(Enum):
