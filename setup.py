@@ -119,7 +119,7 @@ def report(built, skipped):
     for tier, name in (("cpu", "zsml._C"), ("cuda", "zsml._C_cuda")):
         if name in built:
             parts.append(
-                "cpu kernels built (portable, avx2, avx512)"
+                "cpu kernels built (portable, avx2, avx512, avx512_vpopcnt)"
                 if tier == "cpu"
                 else f"cuda kernels built for {os.environ['TORCH_CUDA_ARCH_LIST']}"
             )

@@ -1,4 +1,4 @@
-"""The examples run: short, and with the loss going down where one is promised."""
+"""The examples run."""
 
 from __future__ import annotations
 

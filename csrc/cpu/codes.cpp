@@ -1,14 +1,7 @@
 #include "codes.h"
 
 #include "../hamming.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 suspects its own intrinsics of these (its bug 105593)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#endif
+#include "intrinsics.h"
 
 #define ZSML_ISA_FILE "codes_planes.inc.h"
 #include "foreach_isa.h"

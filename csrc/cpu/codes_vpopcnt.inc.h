@@ -1,8 +1,8 @@
 // The body of codes.h with AVX-512's vector popcount: 8 words per instruction. Included by codes.cpp.
 //
-// A distance sits in a 64-bit lane, but is kept in sizeof(D) bytes: kLane = 8 / sizeof(D) vectors of distances are shifted into
+// A distance sits in a 64-bit lane, but is kept in sizeof(D) bytes: lane_codes = 8 / sizeof(D) vectors of distances are shifted into
 // one another. The codes of a block are packed in the order that makes the result come out in the order of the codes: word w of
-// vector v, lane l belongs to code 8 kLane (v / kLane) + kLane l + v % kLane.
+// vector v, lane l belongs to code 8 lane_codes (v / lane_codes) + lane_codes l + v % lane_codes.
 
 #include "codes_rows.inc.h"
 
@@ -57,7 +57,7 @@ void row_distances_in_vectors(const uint8_t* codes, int64_t width, int64_t count
   row_distances(codes + j * width, width, count - j, query, out + j);
 }
 
-// kLane vectors of distances, each in 64-bit lanes, into one vector of D.
+// lane_codes vectors of distances, each in 64-bit lanes, into one vector of D.
 template <class D>
 static inline __attribute__((always_inline)) Vector interleave(const Vector* sum) {
   constexpr int bits = 8 * sizeof(D);

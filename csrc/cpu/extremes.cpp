@@ -1,10 +1,7 @@
 #include "extremes.h"
 
 #include "../hardest_pairs.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#endif
+#include "intrinsics.h"
 
 #define ZSML_ISA_FILE "extremes.inc.h"
 #include "foreach_isa.h"

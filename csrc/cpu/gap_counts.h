@@ -12,7 +12,7 @@
 
 namespace zsml::cpu {
 
-// Views into memory that outlives a pass over the gallery; R relevant items.
+// Views into memory that outlives a pass over the gallery; R relevant items. The counts start at 0.
 template <class T>
 struct GapCounts {
   T* value;          // [R + 1] ranking values, ascending once sorted; then infinity
@@ -109,11 +109,7 @@ struct GapCounts {
 
   // Counts another item equal to the relevant ones from `first` on; returns the end of these.
   int32_t count_tie(int32_t first, T v, int64_t other) {
-    if (!ties) {
-      std::fill_n(tied, relevant + 1, 0);
-      std::fill_n(before, relevant + 1, 0);
-      ties = true;
-    }
+    ties = true;
     const auto end = static_cast<int32_t>(std::upper_bound(value + first, value + relevant, v) - value);
     ++tied[first];
     const auto at = static_cast<int32_t>(std::upper_bound(row + first, row + end, other) - row);

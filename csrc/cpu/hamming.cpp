@@ -5,13 +5,10 @@
 #include "../rank_relevant_contract.h"
 #include "hamming_counting.h"
 #include "huge_pages.h"
+#include "tensors.h"
 
 namespace zsml::cpu {
 namespace {
-
-void parallel_for(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
-  torch::stable::parallel_for(begin, end, grain, body);
-}
 
 Codes codes(const Tensor& t) { return {static_cast<const uint8_t*>(t.const_data_ptr()), t.size(0), t.size(1)}; }
 

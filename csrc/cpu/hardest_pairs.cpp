@@ -4,23 +4,9 @@
 #include "../hardest_pairs_contract.h"
 #include "hardest_pairs_search.h"
 #include "pair_gradient.h"
+#include "tensors.h"
 
 namespace zsml::cpu {
-namespace {
-
-void parallel_for(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
-  torch::stable::parallel_for(begin, end, grain, body);
-}
-
-template <class S>
-Rows<S> rows(const Tensor& t) {
-  return {static_cast<const S*>(t.const_data_ptr()), t.size(0), t.size(1)};
-}
-
-const int64_t* ids(const Tensor& t) { return static_cast<const int64_t*>(t.const_data_ptr()); }
-
-}  // namespace
-
 std::tuple<Tensor, Tensor> hardest_pairs(const Tensor& x, const Tensor& labels, const Tensor& modality, const OptionalTensor& refs,
                                          const OptionalTensor& ref_labels, const OptionalTensor& ref_modality, const OptionalTensor& exclude,
                                          [[maybe_unused]] int64_t precision) {  // the CPU search always has the precision of its accumulator

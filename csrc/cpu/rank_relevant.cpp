@@ -5,13 +5,10 @@
 #include "../rank_relevant_contract.h"
 #include "huge_pages.h"
 #include "rank_relevant_search.h"
+#include "tensors.h"
 
 namespace zsml::cpu {
 namespace {
-
-void parallel_for(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
-  torch::stable::parallel_for(begin, end, grain, body);
-}
 
 // What both ops ask of gallery and shift.
 void check_gallery(const Tensor& gallery, const Tensor& order, const Tensor& shift) {
@@ -25,11 +22,6 @@ template <class T>
 Frame<T> frame_of(const Tensor& shift, double scale) {
   const auto* by = static_cast<const double*>(shift.const_data_ptr());
   return {static_cast<T>(scale), std::vector<T>(by, by + shift.size(0))};
-}
-
-template <class S>
-Rows<S> rows(const Tensor& t) {
-  return {static_cast<const S*>(t.const_data_ptr()), t.size(0), t.size(1)};
 }
 
 template <class S, class T>
@@ -50,7 +42,7 @@ Tensor packed_as(const Tensor& gallery, const int64_t* order, const Tensor& shif
 Tensor pack_gallery(const Tensor& gallery_, const Tensor& order_, const Tensor& shift_, double scale, bool cosine) {
   check_gallery(gallery_, order_, shift_);
   const Tensor gallery = torch::stable::contiguous(gallery_), order = torch::stable::contiguous(order_), shift = torch::stable::contiguous(shift_);
-  const auto* places = static_cast<const int64_t*>(order.const_data_ptr());
+  const auto* places = ids(order);
   for (int64_t j = 0; j < order.numel(); ++j)
     STD_TORCH_CHECK(0 <= places[j] && places[j] < gallery.size(0), "order must hold rows of the gallery, got ", places[j]);
   Tensor packed;
@@ -83,9 +75,9 @@ Tensor rank_relevant(const Tensor& query_, const Tensor& query_class, const Tens
                           panels.scalar_type() == accumulate_type(std::is_same_v<A, double> ? ScalarType::Double : ScalarType::Float),
                       "packed must be what pack_gallery made of this gallery");
       const PackedGallery<A> memory(static_cast<A*>(const_cast<void*>(panels.const_data_ptr())), kernel, gallery.size(0), gallery.size(1));
-      RankRelevant<S, A> work(which, rows<S>(query), static_cast<const int64_t*>(relevant.query_class.const_data_ptr()), relevant.offsets(), memory,
-                              gallery.size(0), {relevant.items(), static_cast<const int64_t*>(relevant.starts.const_data_ptr())},
-                              frame_of<A>(shift, scale), cosine, &parallel_for, static_cast<int>(torch::stable::get_num_threads()), best_isa());
+      RankRelevant<S, A> work(which, rows<S>(query), ids(relevant.query_class), relevant.offsets(), memory, gallery.size(0),
+                              {relevant.items(), ids(relevant.starts)}, frame_of<A>(shift, scale), cosine, &parallel_for,
+                              static_cast<int>(torch::stable::get_num_threads()), best_isa());
       work.run(static_cast<int32_t*>(result.mutable_data_ptr()));
       return work.doubtful();
     };

@@ -1,12 +1,5 @@
 #include "strip.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 suspects its own intrinsics of these (its bug 105593)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#endif
+#include "intrinsics.h"
 
 #define ZSML_ISA_FILE "strip.inc.h"
 #include "foreach_isa.h"

@@ -67,7 +67,11 @@ def test_the_evaluator_names_bad_options_at_once() -> None:
         RetrievalEvaluator(foo=3)
     with pytest.raises(TypeError, match="query_modality must be an int"):
         RetrievalEvaluator(query_modality="sketch")
+    with pytest.raises(TypeError, match=r"embeddings must be packed codes, uint8, got torch\.float32"):
+        RetrievalEvaluator(distance="hamming").update(torch.zeros(2, 3), [0, 1], 0)
     evaluator = RetrievalEvaluator()
+    with pytest.raises(TypeError, match=r"embeddings must be real-valued .* got torch\.uint8"):
+        evaluator.update(torch.zeros(2, 3, dtype=torch.uint8), [0, 1], 0)
     with pytest.raises(TypeError, match="labels must be integers"):
         evaluator.update(torch.zeros(2, 3), None, 0)
     with pytest.raises(TypeError, match="modality must be integers"):

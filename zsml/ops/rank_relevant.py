@@ -12,6 +12,7 @@ origin where it would otherwise cancel; with ``cosine`` it is that of -<q, g> / 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -79,15 +80,21 @@ def common_frame(gallery: Tensor, query: Tensor, cosine: bool) -> tuple[Tensor, 
         return shift, scale
     wide = wide_dtype(gallery)
     first = scale if abs(exponent) > 30 else 1.0  # spares a pass where no sum can overflow
-    parts = lambda: (part.to(wide) if first == 1.0 else part.to(wide) * first for part in gallery.split(ROWS))  # noqa: E731
-    mean = sum(part.sum(dim=0).double() for part in parts()) / gallery.shape[0]
-    distances = (torch.linalg.vector_norm(part - mean.to(wide)) for part in parts())
+    mean = sum(part.sum(dim=0).double() for part in _parts(gallery, first)) / gallery.shape[0]
+    distances = (torch.linalg.vector_norm(part - mean.to(wide)) for part in _parts(gallery, first))
     spread = sum((float(distance) * scale / first) ** 2 for distance in distances) / gallery.shape[0]
     mean = mean * (scale / first)
     if float(mean.square().sum()) > CENTRE_ABOVE * spread:
         grid = math.ldexp(1.0, math.frexp(math.sqrt(spread / gallery.shape[1]))[1] - 1) if spread > 0 else 0.0
         shift = (mean / grid).round() * grid if grid > 0 else mean
     return shift, scale
+
+
+def _parts(gallery: Tensor, scale: float) -> Iterator[Tensor]:
+    """A few rows at a time, in the type that is accumulated in."""
+    for part in gallery.split(ROWS):
+        wide = part.to(wide_dtype(gallery))
+        yield wide if scale == 1.0 else wide * scale
 
 
 def pack_gallery(gallery: Tensor, order: Tensor, frame: tuple[Tensor, float], cosine: bool = False) -> Tensor | None:
@@ -145,9 +152,8 @@ def hamming_reference(q: Tensor, query_class: Tensor, g: Tensor, order: Tensor, 
 
 def _count(query, query_class, order, starts, size, distance_rows) -> Tensor:
     total = int((starts.diff()[query_class]).sum())
-    result = order.new_empty(
-        3, total, dtype=torch.int32
-    )  # written in place: small parts between large blocks would scatter memory
+    # Written in place: small parts kept between large blocks would scatter memory.
+    result = order.new_empty(3, total, dtype=torch.int32)
     done = 0
     block = max(1, BLOCK // size)
     for first in range(0, query.shape[0], block):

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
+from tqdm import tqdm
 
-from zsml.engine.log import progress
 from zsml.errors import InputError
 from zsml.ops.hamming import pack_bits
 from zsml.retrieval.checks import check_embeddings
@@ -111,7 +111,7 @@ class CentreHash:
         weight, bias, p = (t.to(x.device) for t in (weight, bias, p))
         adam = torch.optim.Adam([weight.requires_grad_(), bias.requires_grad_()], lr=self.lr)
         losses = []
-        for step in progress(range(self.steps), desc=f"hash map, {self.bits} bits", unit="step"):
+        for step in tqdm(range(self.steps), desc=f"hash map, {self.bits} bits", unit="step", disable=None):
             normalised, p = _spectral_norm(weight, p)
             loss = _mean_inner_product(_sign_step(linear(x, normalised, bias)))
             adam.zero_grad()

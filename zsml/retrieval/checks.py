@@ -42,11 +42,10 @@ def widened(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     query, gallery = query.to(dtype), gallery.to(dtype)
     if dtype in (torch.float16, torch.float64):  # half precision has not the range
         return query, gallery
-    lengths = torch.cat([torch.linalg.vector_norm(x, dim=1) for x in (query, gallery)])
+    sides = [(x, torch.linalg.vector_norm(x, dim=1)) for x in (query, gallery)]
+    lengths = torch.cat([length for _, length in sides])
     longest, shortest = float(lengths.max()), float(lengths.where(lengths > 0, torch.inf).min())
-    vanished = (
-        any(bool(x[torch.linalg.vector_norm(x, dim=1) == 0].any()) for x in (query, gallery)) if lengths.min() == 0 else False
-    )
+    vanished = any(bool(x[length == 0].any()) for x, length in sides)  # rows whose squares are all 0, but which are not
     if longest > WIDEST * shortest or math.isinf(longest) or vanished:
         query, gallery = query.double(), gallery.double()
     return query, gallery

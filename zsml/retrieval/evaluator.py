@@ -86,6 +86,11 @@ class RetrievalEvaluator:
         """
         if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
             raise InputError(f"embeddings must be a tensor [n, D], got {_shape(embeddings)}")
+        if (self.options.get("distance") == "hamming") != (embeddings.dtype == torch.uint8):
+            wanted = (
+                "packed codes, uint8" if self.options.get("distance") == "hamming" else "real-valued (codes: distance='hamming')"
+            )
+            raise TypeError(f"embeddings must be {wanted}, got {embeddings.dtype}")
         count = embeddings.shape[0]
         labels, modality = _ids("labels", labels), _ids("modality", modality)
         modality = modality.expand(count) if modality.dim() == 0 else modality

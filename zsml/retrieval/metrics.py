@@ -22,7 +22,7 @@ from zsml.retrieval.protocol import Protocol, make_protocol
 
 __all__ = ["RetrievalResult", "chance_map", "evaluate_retrieval"]
 
-BLOCK = 1 << 19  # relevant items whose ranks are held at a time, about 70 bytes each
+BLOCK = 1 << 19  # relevant items whose ranks are held at a time, about 100 bytes each
 
 
 class _Unset(Enum):
@@ -131,7 +131,8 @@ def evaluate_retrieval(
         truncated_denominator: of AP@k: "min_k_r" (default) | "hits".
         precision_cutoff: items P@k looks at: "k" (default: the first min(k, N)) | "min_k_r".
         average: the mean that is the headline: "query" (default) | "class"; both are always computed.
-        block: ranks of relevant items held at a time; extra memory is about 70 bytes times the larger of this and R.
+        block: ranks of relevant items held at a time; extra memory is about 100 bytes times the larger of this and R,
+            and a copy of real-valued galleries.
         progress: called with the number of queries done after each block.
 
     Raises:
