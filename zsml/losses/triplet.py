@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -12,6 +11,9 @@ from torch import Tensor, nn
 from zsml.errors import InputError
 from zsml.ops import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, hardest_pairs
 from zsml.ops._check import embeddings as check_rows
+
+from ._settings import is_number
+from .normalise import unit_rows
 
 # Which hardest positive is compared with which hardest negative.
 TERMS = {
@@ -78,9 +80,9 @@ class ModalityTripletLoss(nn.Module):
             raise InputError(f"terms must be one or more of {list(TERMS)}, got {list(terms)}")
         if len(set(terms)) != len(terms):
             raise InputError(f"terms must not repeat, got {list(terms)}")
-        if not _is_number(margin):
+        if not is_number(margin):
             raise InputError(f"margin must be a finite number, got {margin!r}")
-        if beta is not None and not (_is_number(beta) and beta > 0):
+        if beta is not None and not (is_number(beta) and beta > 0):
             raise InputError(f"beta must be a positive number or None (relu), got {beta}")
         if weighting not in WEIGHTINGS:
             raise InputError(f"weighting must be one of {list(WEIGHTINGS)}, got {weighting!r}")
@@ -113,8 +115,8 @@ class ModalityTripletLoss(nn.Module):
         if ref_emb is not None:
             check_rows(ref_emb, "ref_emb")
         if self.normalize:
-            embeddings = _unit(embeddings)
-            ref_emb = None if ref_emb is None else _unit(ref_emb)
+            embeddings = unit_rows(embeddings)
+            ref_emb = None if ref_emb is None else unit_rows(ref_emb)
         distance, _ = hardest_pairs(
             embeddings, labels, modality, refs=ref_emb, ref_labels=ref_labels, ref_modality=ref_modality
         )  # [4, B]
@@ -155,20 +157,3 @@ class MATHMLoss(ModalityTripletLoss):
 
     def __init__(self, margin: float = 0.2, beta: float = 20.0, normalize: bool = True, weighting: str | None = "adaptive"):
         super().__init__(tuple(TERMS), margin=margin, normalize=normalize, beta=beta, weighting=weighting)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Rows of length 1, in float32 for half precision; a row of zeros stays one, with a gradient of its own size.
-
-    Rows are first brought to a largest coordinate near 1 by a power of two, so that no square over- or underflows.
-    """
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    peak = x.detach().abs().amax(dim=1, keepdim=True)
-    usable = (peak > 0) & (peak < torch.inf)
-    x = x / torch.where(usable, torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent - 1), 1)
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / torch.where(length > 0, length, 1)
