@@ -7,6 +7,8 @@ import torch
 from . import rank_relevant
 from .hamming import hamming_distance, hamming_rank, hamming_topk, pack_bits, unpack_bits
 from .hardest_pairs import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, HardestPairs, hardest_pairs
+from .margin_softmax import MarginSoftmax, margin_softmax
+from .supcon import SupCon, supcon
 
 # What zsml.info() asks of the binaries.
 torch.library.define("zsml::cpu_isa", "() -> int")
@@ -18,11 +20,15 @@ __all__ = [
     "WITHIN_NEG",
     "WITHIN_POS",
     "HardestPairs",
+    "MarginSoftmax",
+    "SupCon",
     "hamming_distance",
     "hamming_rank",
     "hamming_topk",
     "hardest_pairs",
+    "margin_softmax",
     "pack_bits",
     "rank_relevant",
+    "supcon",
     "unpack_bits",
 ]

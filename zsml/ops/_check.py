@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -74,3 +77,39 @@ def references(
             low, high = int(exclude.min()), int(exclude.max())
             if low < -1 or high >= refs.shape[0]:
                 raise InputError(f"exclude must hold rows of refs (0 to {refs.shape[0] - 1}) or -1, got {low} to {high}")
+
+
+def candidates(
+    x: Tensor,
+    labels: Tensor,
+    modality: Tensor | None,
+    refs: Tensor | None,
+    ref_labels: Tensor | None,
+    ref_modality: Tensor | None,
+    exclude: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """(x, refs, modality, ref_modality) as an op takes them: of one dtype, and zeros for a modality left out."""
+    if refs is None:
+        for name, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality), ("exclude", exclude)):
+            if value is not None:
+                raise InputError(f"{name} is given but refs is not; pass refs=[M, D] or drop {name}")
+    else:
+        references(x, modality, refs, ref_labels, ref_modality, exclude)
+        dtype = torch.promote_types(x.dtype, refs.dtype)
+        x, refs = x.to(dtype), refs.to(dtype)
+    if modality is None:
+        modality = torch.zeros_like(labels)
+        ref_modality = None if ref_labels is None else torch.zeros_like(ref_labels)
+    return x, refs, modality, ref_modality
+
+
+def positive(value: float, name: str) -> None:
+    """A finite number above 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} must be a positive number, got {value!r}")
+
+
+def choice(value: str, name: str, accepted: Iterable[str]) -> None:
+    """One of some names."""
+    if not isinstance(value, str) or value not in accepted:
+        raise InputError(f"{name} must be one of {list(accepted)}, got {value!r}")

@@ -28,3 +28,12 @@ def define(name: str, schema: str, reference: Callable) -> None:
             raise RuntimeError(f"zsml.ops.{name}: no CUDA kernels ({_ext.cuda_reason}); {_ext.BUILD_HINT}")
 
         torch.library.impl(qualified, "cuda", no_cuda_kernel)
+
+
+def no_second_derivative(op: str) -> None:
+    """Refuse to differentiate the gradient of an op, rather than return zeros."""
+
+    def refuse(ctx, *grads):
+        raise NotImplementedError(f"{op} has no second derivative; call backward without create_graph=True")
+
+    torch.library.register_autograd(f"zsml::{op}_backward", refuse)

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zsml.errors import InputError
-
 from . import _check
-from ._register import define
+from ._register import define, no_second_derivative
+from ._rows import accumulate_dtype
 
 WITHIN_POS, WITHIN_NEG, CROSS_POS, CROSS_NEG = range(4)
 _PRECISIONS = {"highest": 0, "high": 1, "medium": 2}
@@ -74,17 +73,7 @@ def hardest_pairs(
     _check.ids(labels, "labels", x)
     if modality is not None:
         _check.ids(modality, "modality", x)
-    if refs is None:
-        for name, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality), ("exclude", exclude)):
-            if value is not None:
-                raise InputError(f"{name} is given but refs is not; pass refs=[M, D] or drop {name}")
-    else:
-        _check.references(x, modality, refs, ref_labels, ref_modality, exclude)
-        dtype = torch.promote_types(x.dtype, refs.dtype)
-        x, refs = x.to(dtype), refs.to(dtype)
-    if modality is None:
-        modality = torch.zeros_like(labels)
-        ref_modality = None if ref_labels is None else torch.zeros_like(ref_labels)
+    x, refs, modality, ref_modality = _check.candidates(x, labels, modality, refs, ref_labels, ref_modality, exclude)
     _check.no_forward_mode("hardest_pairs", x, refs)
     precision = _search_precision()
     distance, index = torch.ops.zsml.hardest_pairs(x, labels, modality, refs, ref_labels, ref_modality, exclude, precision)
@@ -122,7 +111,7 @@ def reference(
     usable, finite = candidates.isfinite().all(dim=1), anchors.isfinite().all(dim=1)  # [M], [B]
     candidates, anchors = candidates.nan_to_num(0.0, 0.0, 0.0), anchors.nan_to_num(0.0, 0.0, 0.0)
     columns = torch.arange(len(candidates), device=x.device)
-    distance = torch.empty(4, len(x), dtype=_accumulate_dtype(x.dtype), device=x.device)
+    distance = torch.empty(4, len(x), dtype=accumulate_dtype(x.dtype), device=x.device)
     index = torch.empty(4, len(x), dtype=torch.int64, device=x.device)
     block = max(1, (1 << 18) // max(len(candidates), 1))  # 2 MiB of distances: they stay in the cache
     for start in range(0, len(x), block):
@@ -178,10 +167,6 @@ def backward_reference(
     return grad_x.to(x.dtype), grad_refs.to(x.dtype)
 
 
-def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 # ---- registration --------------------------------------------------------------------------------------------------------------
 
 define(
@@ -200,7 +185,7 @@ define(
 @torch.library.register_fake("zsml::hardest_pairs")
 def _fake(x, labels, modality, refs, ref_labels, ref_modality, exclude, precision):
     shape = (4, x.shape[0])
-    return x.new_empty(shape, dtype=_accumulate_dtype(x.dtype)), x.new_empty(shape, dtype=torch.int64)
+    return x.new_empty(shape, dtype=accumulate_dtype(x.dtype)), x.new_empty(shape, dtype=torch.int64)
 
 
 @torch.library.register_fake("zsml::hardest_pairs_backward")
@@ -227,9 +212,5 @@ def _backward(ctx, grad_distance, grad_index):
     return grad_x if need_x else None, None, None, grad_refs if need_refs else None, None, None, None, None
 
 
-def _no_second_derivative(ctx, *grads):
-    raise NotImplementedError("hardest_pairs has no second derivative; call backward without create_graph=True")
-
-
 torch.library.register_autograd("zsml::hardest_pairs", _backward, setup_context=_setup_context)
-torch.library.register_autograd("zsml::hardest_pairs_backward", _no_second_derivative)
+no_second_derivative("hardest_pairs")
