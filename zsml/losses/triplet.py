@@ -13,6 +13,7 @@ from zsml.ops import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, hardest_pairs
 from zsml.ops._check import embeddings as check_rows
 
 from ._settings import is_number
+from .gather import Ranks, agree, gather_candidates, global_sum, no_anchors
 from .normalise import unit_rows
 
 # Which hardest positive is compared with which hardest negative.
@@ -53,6 +54,8 @@ class ModalityTripletLoss(nn.Module):
         normalize: L2-normalise the embeddings first (in float32 for half-precision input).
         beta: sharpness of the softplus, 1 / distance unit; None for relu.
         weighting: None, "adaptive" or "released"; the last two need ``beta``.
+        gather: mine among the batches of all ranks of ``torch.distributed`` (:mod:`zsml.losses.gather`): every rank returns the
+            loss of the whole batch, and its rows receive the gradient of that.
 
     Raises:
         ValueError: unknown term or weighting, non-finite margin, beta not positive, weighting without beta.
@@ -70,6 +73,7 @@ class ModalityTripletLoss(nn.Module):
         normalize: bool = True,
         beta: float | None = None,
         weighting: str | None = None,
+        gather: bool = False,
     ):
         super().__init__()
         if not isinstance(terms, Iterable):
@@ -93,6 +97,7 @@ class ModalityTripletLoss(nn.Module):
         self.normalize = bool(normalize)
         self.beta = beta
         self.weighting = weighting
+        self.gather = bool(gather)
 
     def forward(
         self,
@@ -103,30 +108,36 @@ class ModalityTripletLoss(nn.Module):
         ref_emb: Tensor | None = None,  # [M, D]
         ref_labels: Tensor | None = None,  # [M]
         ref_modality: Tensor | None = None,  # [M]
+        exclude: Tensor | None = None,  # [B]
     ) -> Tensor:
         """The loss of a batch, a float32 (float64 for float64 embeddings) scalar.
 
-        Partners come from the batch itself, or from ``ref_emb`` where given (a memory bank); checks as in
-        :func:`zsml.ops.hardest_pairs`.
+        Partners come from the batch itself, or from ``ref_emb`` where given (a memory bank), of which ``exclude`` names one row
+        per anchor to skip (-1: none); checks as in :func:`zsml.ops.hardest_pairs`. With ``gather`` they come from the batches, or
+        the ``ref_emb``, of all ranks; some ranks may have no rows.
         """
+        ranks = None
+        if self.gather:
+            ranks = agree(self, embeddings, labels, modality, ref_emb, ref_labels, ref_modality, exclude)
         check_rows(embeddings, "embeddings")
-        if embeddings.shape[0] == 0:
+        if embeddings.shape[0] == 0 and ranks is None:
             raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
         if ref_emb is not None:
             check_rows(ref_emb, "ref_emb")
         if self.normalize:
             embeddings = unit_rows(embeddings)
             ref_emb = None if ref_emb is None else unit_rows(ref_emb)
-        distance, _ = hardest_pairs(
-            embeddings, labels, modality, refs=ref_emb, ref_labels=ref_labels, ref_modality=ref_modality
-        )  # [4, B]
+        refs = (ref_emb, ref_labels, ref_modality, exclude)
+        if ranks is not None:
+            refs = gather_candidates(ranks, embeddings, labels, modality, *refs)
         positive, negative = zip(*(TERMS[term] for term in self.terms), strict=True)
         # A missing partner is -inf as a positive, +inf as a negative: the violation is -inf, and phi and its slope are 0.
+        distance = _hardest(embeddings, labels, modality, *refs)  # [4, B]
         violation = distance[list(positive)] - distance[list(negative)] + self.margin  # [T, B]
-        per_term = self._phi(violation).mean(dim=1)  # [T]
+        per_term = _mean(self._phi(violation), ranks)  # [T]
         if self.weighting is None:
             return per_term.mean()
-        hardness = torch.sigmoid(self.beta * violation).mean(dim=1)  # [T]
+        hardness = _mean(torch.sigmoid(self.beta * violation), ranks)  # [T]
         weight = hardness.mean() / hardness.clamp(min=0.1)  # [T]
         if self.weighting == "released":
             return weight.sum() * per_term.mean()
@@ -136,7 +147,7 @@ class ModalityTripletLoss(nn.Module):
         return F.relu(violation) if self.beta is None else F.softplus(violation, beta=self.beta)
 
     def extra_repr(self) -> str:
-        names = ("terms", "margin", "normalize", "beta", "weighting")
+        names = ("terms", "margin", "normalize", "beta", "weighting", "gather")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
@@ -155,5 +166,36 @@ class MATHMLoss(ModalityTripletLoss):
     torch.Size([8, 16])
     """
 
-    def __init__(self, margin: float = 0.2, beta: float = 20.0, normalize: bool = True, weighting: str | None = "adaptive"):
-        super().__init__(tuple(TERMS), margin=margin, normalize=normalize, beta=beta, weighting=weighting)
+    def __init__(
+        self,
+        margin: float = 0.2,
+        beta: float = 20.0,
+        normalize: bool = True,
+        weighting: str | None = "adaptive",
+        gather: bool = False,
+    ):
+        super().__init__(tuple(TERMS), margin=margin, normalize=normalize, beta=beta, weighting=weighting, gather=gather)
+
+
+def _hardest(
+    x: Tensor,
+    labels: Tensor,
+    modality: Tensor | None,
+    refs: Tensor | None,
+    ref_labels: Tensor | None,
+    ref_modality: Tensor | None,
+    exclude: Tensor | None,
+) -> Tensor:
+    """The distances of hardest_pairs, [4, B]; B may be 0, on a rank without rows."""
+    if x.shape[0] == 0:
+        return no_anchors((4, 0), x, refs)
+    return hardest_pairs(
+        x, labels, modality, refs=refs, ref_labels=ref_labels, ref_modality=ref_modality, exclude=exclude
+    ).distance
+
+
+def _mean(per_anchor: Tensor, ranks: Ranks | None) -> Tensor:
+    """Over the anchors, those of all ranks: [T] of [T, B]."""
+    if ranks is None:
+        return per_anchor.mean(dim=1)
+    return global_sum(per_anchor.sum(dim=1)) / ranks.total
