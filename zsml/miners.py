@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zsml.errors import InputError
-from zsml.losses.triplet import TERMS, _unit
+from zsml.losses.normalise import unit_rows
+from zsml.losses.triplet import TERMS
 from zsml.ops import hardest_pairs
 from zsml.ops._check import embeddings as check_rows
 
@@ -101,7 +102,7 @@ class ModalityHardMiner(nn.Module):
         # detach: torch would otherwise carry a forward-mode tangent along, which the choice has none of.
         x, refs = embeddings.detach(), None if ref_emb is None else ref_emb.detach()
         if self.normalize:
-            x, refs = _unit(x), None if refs is None else _unit(refs)
+            x, refs = unit_rows(x), None if refs is None else unit_rows(refs)
         _, index = hardest_pairs(x, labels, modality, refs=refs, ref_labels=ref_labels, ref_modality=ref_modality)  # [4, B]
         roles = torch.tensor([TERMS[term] for term in self.terms], device=index.device)  # [T, 2]
         positive, negative = index[roles[:, 0]], index[roles[:, 1]]  # [T, B]

@@ -34,7 +34,7 @@ def ids(*shape: int) -> torch.Tensor:
 WITHOUT_REFS = [
     ("x", [[1.0, 2.0]], TypeError, ["torch.Tensor", "list"]),
     ("x", None, TypeError, ["torch.Tensor", "NoneType"]),
-    ("x", np.zeros((B, D), np.float32), TypeError, ["torch.Tensor", "ndarray"]),
+    ("x", np.zeros((B, D), np.int32), TypeError, ["float32", "torch.int32"]),
     ("x", torch.zeros(B, D, dtype=torch.int64), TypeError, ["float32", "torch.int64"]),
     ("x", torch.zeros(B, D, dtype=torch.complex64), TypeError, ["float32", "torch.complex64"]),
     ("x", torch.zeros(B, D, dtype=torch.float8_e4m3fn), TypeError, ["float32", "torch.float8_e4m3fn"]),

@@ -253,7 +253,8 @@ def test_bad_settings_are_named(options, error, words) -> None:
         (torch.full((5, 8), math.nan), InputError, r"centres has NaN or infinite values in row\(s\) 0, 1"),
         (1.5e308 - 1e308 * torch.eye(8).double(), InputError, r"training diverged with lr=0\.001 on centres up to 1\.5e\+308"),
         (torch.ones(5, 8).int(), TypeError, "centres must be a real-valued tensor"),
-        (np.ones((5, 8)), TypeError, "centres must be a torch tensor"),
+        ([[1.0] * 8] * 5, TypeError, "centres must be a torch tensor"),
+        (np.ones((5, 8), int), TypeError, "centres must be a real-valued tensor"),
     ],
 )
 def test_bad_data_is_named(x, error, words) -> None:

@@ -203,7 +203,8 @@ def test_bad_settings_are_named(options, error, words) -> None:
         (torch.full((5, 8), 0.1), InputError, "X has identical rows only"),
         (torch.full((5, 8), math.nan), InputError, r"X has NaN or infinite values in row\(s\) 0, 1"),
         (torch.ones(5, 8).int(), TypeError, "X must be a real-valued tensor"),
-        (np.ones((5, 8)), TypeError, "X must be a torch tensor"),
+        ([[1.0] * 8] * 5, TypeError, "X must be a torch tensor"),
+        (np.ones((5, 8), int), TypeError, "X must be a real-valued tensor"),
     ],
 )
 def test_bad_data_is_named(x, error, words) -> None:

@@ -6,6 +6,9 @@ A code of ``b`` bits is one row of ``W = ceil(b / 8)`` bytes; the distance of tw
 
 Distances are integers from 0 to 8 W, so the kernels never compare two of them: they count how many codes are at each distance
 and write the order from the counts.
+
+All take torch tensors or arrays of other libraries (NumPy, CuPy, anything with ``__dlpack__``), the latter on the memory they
+have, without a copy; all return torch tensors.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch import Tensor
 from zsml.errors import InputError
 
 from . import _hamming_reference as reference
+from ._arrays import as_tensor
 from ._register import define
 
 __all__ = ["hamming_distance", "hamming_rank", "hamming_topk", "pack_bits", "unpack_bits"]
@@ -41,6 +45,7 @@ def pack_bits(bits: Tensor) -> Tensor:
     tensor([[5],
             [0]], dtype=torch.uint8)
     """
+    bits = as_tensor(bits, "bits")
     if not isinstance(bits, Tensor) or bits.dtype != torch.bool:
         raise TypeError(f"bits must be a bool tensor, got {_kind(bits)}; for real values pass e.g. x > 0")
     if bits.dim() != 2 or bits.numel() == 0:
@@ -65,7 +70,7 @@ def unpack_bits(codes: Tensor, b: int) -> Tensor:
     >>> unpack_bits(torch.tensor([[5]], dtype=torch.uint8), 3)
     tensor([[ True, False,  True]])
     """
-    check_codes("codes", codes)
+    codes = check_codes("codes", codes)
     width = codes.shape[1]
     if isinstance(b, bool) or not isinstance(b, int):
         raise TypeError(f"b must be an int, got {type(b).__name__}")
@@ -95,7 +100,7 @@ def hamming_distance(q: Tensor, g: Tensor) -> Tensor:
     tensor([[2, 4, 0],
             [1, 1, 3]], dtype=torch.int32)
     """
-    _check_pair(q, g)
+    q, g = _check_pair(q, g)
     _check_room(q.shape[0], g.shape[0], q.device)
     return torch.ops.zsml.hamming_distance(q, g)
 
@@ -120,7 +125,7 @@ def hamming_topk(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
     >>> hamming_topk(a, torch.tensor([[0b0011], [0b1000], [0b0001]], dtype=torch.uint8), 2)
     (tensor([[1, 1]], dtype=torch.int32), tensor([[1, 2]]))
     """
-    _check_pair(q, g)
+    q, g = _check_pair(q, g)
     if isinstance(k, bool) or not isinstance(k, int):
         raise TypeError(f"k must be an int, got {type(k).__name__}")
     if not 0 <= k <= g.shape[0]:
@@ -145,7 +150,7 @@ def hamming_rank(q: Tensor, g: Tensor) -> Tensor:
     >>> hamming_rank(a, torch.tensor([[0b0011], [0b1000], [0b0001]], dtype=torch.uint8))
     tensor([[1, 2, 0]], dtype=torch.int32)
     """
-    _check_pair(q, g)
+    q, g = _check_pair(q, g)
     if g.shape[0] >= 1 << 31:
         raise InputError(f"g has {g.shape[0]} codes; hamming_rank returns int32 indices: split a gallery of 2^31 and more")
     _check_room(q.shape[0], g.shape[0], q.device)
@@ -156,23 +161,25 @@ def _kind(value: object) -> str:
     return f"a {value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
 
 
-def check_codes(name: str, codes: Tensor) -> None:
-    """Packed codes: a uint8 matrix with rows and bytes."""
+def check_codes(name: str, codes: Tensor) -> Tensor:
+    """Packed codes, as a tensor: a uint8 matrix with rows and bytes."""
+    codes = as_tensor(codes, name)
     if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
         raise TypeError(f"{name} must be packed codes, a uint8 tensor (see zsml.ops.pack_bits), got {_kind(codes)}")
     if codes.dim() != 2:
         raise InputError(f"{name} must have shape [rows, bytes], got {list(codes.shape)}")
     if codes.shape[0] == 0 or codes.shape[1] == 0:
         raise InputError(f"{name} must have at least one row and one byte per row, got {list(codes.shape)}")
+    return codes
 
 
-def _check_pair(q: Tensor, g: Tensor) -> None:
-    check_codes("q", q)
-    check_codes("g", g)
+def _check_pair(q: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    q, g = check_codes("q", q), check_codes("g", g)
     if q.shape[1] != g.shape[1]:
         raise InputError(f"q and g must be codes of one width, got {q.shape[1]} and {g.shape[1]} bytes per row")
     if q.device != g.device:
         raise InputError(f"q and g must be on one device, got {q.device} and {g.device}")
+    return q, g
 
 
 def _check_room(queries: int, codes: int, device: torch.device) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
+from ._arrays import as_tensor
 from ._register import define, no_second_derivative
 from ._rows import accumulate_dtype
 
@@ -40,6 +41,9 @@ def hardest_pairs(
     each once over the samples j with :math:`m_j = m_i` (within) and once with :math:`m_j \ne m_i` (cross): batch-hard mining
     (Hermans et al. 2017, eq. 5) kept apart by modality (MATHM, arXiv 2112.07966, section 3.2). Nothing of size B x M is held.
 
+    Arrays of other libraries (NumPy, CuPy, anything with ``__dlpack__``) are taken on the memory they have, without a copy and
+    without a gradient.
+
     Args:
         x: anchors, [B, D], float16, bfloat16, float32 or float64.
         labels: class ids, [B] int64.
@@ -69,6 +73,9 @@ def hardest_pairs(
     >>> pairs.distance[WITHIN_POS, 0].item(), pairs.index[WITHIN_NEG, 0].item()
     (5.0, 2)
     """
+    x, labels, modality = as_tensor(x, "x"), as_tensor(labels, "labels"), as_tensor(modality, "modality")
+    refs, ref_labels = as_tensor(refs, "refs"), as_tensor(ref_labels, "ref_labels")
+    ref_modality, exclude = as_tensor(ref_modality, "ref_modality"), as_tensor(exclude, "exclude")
     _check.embeddings(x, "x")
     _check.ids(labels, "labels", x)
     if modality is not None:

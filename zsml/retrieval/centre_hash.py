@@ -133,7 +133,7 @@ class CentreHash:
         """Encode.
 
         Args:
-            X: real-valued [N, D], any device.
+            X: real-valued [N, D], any device; a tensor, or an array with ``__dlpack__`` (NumPy, CuPy), which is not copied.
 
         Returns:
             uint8 [N, ceil(bits / 8)] packed codes on X's device.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zsml.errors import InputError
+from zsml.ops._arrays import as_tensor
 
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDEST = 2.0**30  # longest over shortest row whose squares float32 holds side by side
@@ -15,7 +16,8 @@ MAX_NAMED = 8  # rows listed in a message
 
 
 def check_embeddings(name: str, x: Tensor, least: int = 1) -> Tensor:
-    """``x`` detached, if it is a finite real [rows, D] tensor with at least ``least`` rows."""
+    """``x`` as a detached tensor, if it is finite, real and [rows, D] with at least ``least`` rows; an array is not copied."""
+    x = as_tensor(x, name)
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch tensor of shape [rows, D], got {type(x).__name__}")
     if x.layout != torch.strided:
@@ -53,6 +55,7 @@ def widened(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_labels(name: str, labels: Tensor, rows: int | None = None, of: str = "") -> Tensor:
     """``labels`` as int64 on the CPU, if it is an integer [rows] tensor; a list or numpy array will do."""
+    labels = as_tensor(labels, name)
     try:
         labels = torch.as_tensor(labels).detach()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from zsml.errors import InputError
+from zsml.ops._arrays import as_tensor
 from zsml.ops.rank_relevant import hamming_rank_relevant, rank_relevant
 from zsml.retrieval.class_lists import ClassLists
 from zsml.retrieval.metrics import BLOCK, RetrievalResult, Totals, check_pair, evaluate_retrieval
@@ -77,13 +78,15 @@ class RetrievalEvaluator:
         """Add a batch.
 
         Args:
-            embeddings: real-valued [n, D], or codes uint8 [n, W] for ``distance="hamming"``; n may be 0.
+            embeddings: real-valued [n, D], or codes uint8 [n, W] for ``distance="hamming"``; n may be 0. A tensor, or an array
+                with ``__dlpack__`` (NumPy, CuPy).
             labels: int64 [n].
             modality: int64 [n], or one number for all; items of other modalities than the two are ignored.
 
         Raises:
             TypeError, InputError: not tensors of these shapes, or another width than before.
         """
+        embeddings = as_tensor(embeddings, "embeddings")
         if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
             raise InputError(f"embeddings must be a tensor [n, D], got {_shape(embeddings)}")
         if (self.options.get("distance") == "hamming") != (embeddings.dtype == torch.uint8):
@@ -214,6 +217,7 @@ def _joined(parts: Sequence[Side]) -> Side | None:
 
 
 def _ids(name: str, value: object) -> Tensor:
+    value = as_tensor(value, name)
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:

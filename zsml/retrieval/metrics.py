@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zsml.errors import InputError
+from zsml.ops._arrays import as_tensor
 from zsml.ops.hamming import check_codes
 from zsml.ops.rank_relevant import common_frame, hamming_rank_relevant, pack_gallery, rank_relevant
 from zsml.retrieval.average_precision import RECALL_LEVELS, Scores, random_order_ap, score
@@ -113,7 +114,8 @@ def evaluate_retrieval(
     :mod:`zsml.retrieval.average_precision` for AP@k, P@k and ties. Exact: all queries, the whole gallery. Only the
     ranks of relevant items are found (:func:`zsml.ops.rank_relevant.rank_relevant`): nothing is sorted, and no
     query-by-gallery matrix is held. Real-valued distances are compared in float32 (float64 for float64 embeddings),
-    near duplicates and lengths of very different magnitude in float64; equal means equal after rounding.
+    near duplicates and lengths of very different magnitude in float64; equal means equal after rounding. Arrays of other
+    libraries (NumPy, CuPy, anything with ``__dlpack__``) are taken on the memory they have, without a copy.
 
     Args:
         query: real-valued [Q, D] (compared as given: normalise first where the protocol does), or packed
@@ -285,6 +287,7 @@ class Totals:
 
 
 def check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    query, gallery = as_tensor(query, "query"), as_tensor(gallery, "gallery")
     if isinstance(query, Tensor) and isinstance(gallery, Tensor) and query.device != gallery.device:
         raise InputError(f"query and gallery must be on one device, got {query.device} and {gallery.device}")
     if distance == "hamming":

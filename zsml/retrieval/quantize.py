@@ -82,7 +82,7 @@ class ITQ:
         """Find mean, projection and rotation.
 
         Args:
-            X: real-valued [N, D], N >= 2, D >= bits.
+            X: real-valued [N, D], N >= 2, D >= bits; a tensor, or an array with ``__dlpack__`` (NumPy, CuPy).
 
         Returns:
             self.
@@ -91,10 +91,10 @@ class ITQ:
             TypeError: not a real-valued tensor.
             InputError: wrong rank, too few rows or columns, NaN or infinite rows.
         """
-        check_embeddings("X", X, least=2)
+        X = check_embeddings("X", X, least=2)
         if X.shape[1] < self.bits:
             raise InputError(f"bits={self.bits} needs embeddings of at least that width, got X with {X.shape[1]} columns")
-        x = X.detach().to(torch.float64)
+        x = X.to(torch.float64)
         if (x == x[0]).all():
             raise InputError("X has identical rows only: there is no direction to quantise")
         mean = x.mean(dim=0)
@@ -123,7 +123,7 @@ class ITQ:
         """Encode.
 
         Args:
-            X: real-valued [N, D], any device.
+            X: real-valued [N, D], any device; a tensor, or an array with ``__dlpack__`` (NumPy, CuPy), which is not copied.
             center: "fit" subtracts the mean of the data fitted on; "own" subtracts X's own mean, as the published scripts do
                 (each set then needs all its items at once, and a code depends on the others).
 
