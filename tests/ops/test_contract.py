@@ -13,6 +13,7 @@ from contract_samples import DIFFERENTIABLE, LARGE, NEVER_EMPTY, NO_LARGE_RUN, S
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils.checkpoint import checkpoint
 
 import zsml.ops.rank_relevant  # noqa: F401  (registers the ops, with those of zsml.ops)
 
@@ -33,6 +34,7 @@ def registered() -> list[str]:
 
 CASES = [pytest.param(name, sample, id=f"{name}-{sample}") for name in registered() for sample in SAMPLES.get(name, ())]
 every_sample = pytest.mark.parametrize(("name", "sample"), CASES)
+every_gradient = pytest.mark.parametrize(("name", "sample"), [case for case in CASES if case.values[0] in DIFFERENTIABLE])
 
 
 def arguments(name: str, sample: str, device: torch.device, grad: bool = False) -> tuple:
@@ -60,10 +62,10 @@ def same(ours: object, expected: object) -> bool:
     return all(a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in pairs)
 
 
-def gradients(result: object, inputs: tuple) -> list[Tensor]:
+def gradients(result: object, inputs: tuple, scale: float = 1.0) -> list[Tensor]:
     """Of the finite floating-point outputs, with respect to all that wants one."""
     wanted = [t for t in inputs if isinstance(t, Tensor) and t.requires_grad]
-    total = sum(torch.where(t.isfinite(), t, 0).sum() for t in outputs(result) if t.requires_grad)
+    total = scale * sum(torch.where(t.isfinite(), t, 0).sum() for t in outputs(result) if t.requires_grad)
     return list(torch.autograd.grad(total, wanted)) if wanted else []
 
 
@@ -153,6 +155,40 @@ def test_deterministic_and_nothing_uninitialised(device, name, sample):
     assert same(seen[0][0], plain) and not any(t.isnan().any() for t in seen[0][0] + seen[0][1] if t.is_floating_point())
     for results, found in seen[1:]:
         assert same(results, seen[0][0]) and all(torch.equal(a, b) for a, b in zip(found, seen[0][1], strict=True))
+
+
+@every_gradient
+def test_checkpointing_gives_the_same_gradients(device, name, sample):
+    """The forward pass is run again for the backward pass, on the same inputs: gradients have the same bits."""
+    inputs, again = arguments(name, sample, device, grad=True), arguments(name, sample, device, grad=True)
+    plain, recomputed = op(name)(*inputs), checkpoint(op(name), *again, use_reentrant=False)
+    assert same(plain, recomputed)
+    for ours, expected in zip(gradients(recomputed, again), gradients(plain, inputs), strict=True):
+        assert torch.equal(ours, expected)
+
+
+@every_gradient
+@pytest.mark.parametrize("half", [False, True], ids=["as given", "half"])
+def test_scaled_losses_have_proportional_gradients(device, name, sample, half):
+    """Gradients of a loss of the usual size, times 65536 as GradScaler does it, neither overflow nor lose anything to half."""
+    loss_scale, mean = 65536.0, 2.0**-12
+    inputs = arguments(name, sample, device)
+    if half:
+        inputs = tuple(t.half() if isinstance(t, Tensor) and t.is_floating_point() else t for t in inputs)
+    wide = tuple(t.float() if isinstance(t, Tensor) and t.dtype == torch.float16 else t for t in inputs)
+    for t in (*inputs, *wide):
+        if isinstance(t, Tensor) and t.is_floating_point():
+            t.requires_grad_()
+    expected = gradients(op(name)(*wide), wide, mean)
+    for scaled, right in zip(gradients(op(name)(*inputs), inputs, mean * loss_scale), expected, strict=True):
+        assert scaled.isfinite().all()
+        allowed = 4 * torch.finfo(scaled.dtype).eps
+        torch.testing.assert_close(
+            scaled.to(right.dtype) / loss_scale,
+            right,
+            rtol=allowed,
+            atol=allowed * float(right.abs().amax() if len(right) else 0),
+        )
 
 
 @every_sample
