@@ -216,13 +216,13 @@ def test_what_is_wrong_on_one_rank_is_said_on_all(tmp_path):
             kind, message, seconds = found[name]
             assert kind == "InputError", name
             assert message.startswith("gather: ") and all(word in message for word in words), message
-            assert seconds < 5
+            assert seconds < 20
 
 
 def test_a_rank_that_never_comes_is_not_waited_for(tmp_path):
     (kind, message, seconds), _ = on_ranks(2, tmp_path, one_never_comes)
     assert kind == "RuntimeError" and "not all ranks came within 2 s" in message
-    assert seconds < 10
+    assert seconds < 20
 
 
 def test_without_a_process_group():

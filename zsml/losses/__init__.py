@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .memory import CrossBatchMemory
 from .triplet import MATHMLoss, ModalityTripletLoss
 
-__all__ = ["MATHMLoss", "ModalityTripletLoss"]
+__all__ = ["CrossBatchMemory", "MATHMLoss", "ModalityTripletLoss"]

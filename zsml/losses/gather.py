@@ -86,11 +86,6 @@ def agree(
             process group: on this one, naming gather.
         RuntimeError: a rank did not come within TIMEOUT, or is gone.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        raise InputError(
-            "gather=True needs a process group: call torch.distributed.init_process_group() first (torchrun sets what it "
-            "needs), or use gather=False"
-        )
     cause, header, text = None, dict.fromkeys(FIELDS, 0), repr(loss)
     try:
         _check_batch(embeddings, labels, modality, ref_emb, ref_labels, ref_modality, exclude)
@@ -98,17 +93,19 @@ def agree(
     except Exception as error:  # of any kind: the other ranks must hear of it
         cause, text = error, str(error)
         header["failed"] = 1
-    headers, texts = _exchange([header[name] for name in FIELDS], text)
-    everyone = [dict(zip(FIELDS, values, strict=True)) for values in headers]
-    bad = [f"rank {rank}: {texts[rank]}" for rank, other in enumerate(everyone) if other["failed"]]
-    if bad:
-        raise InputError("gather: " + "; ".join(bad)) from cause
+    everyone, texts = _exchange(header, text, cause)
     _compare("the loss and its settings", texts)
     for name, words in SAME.items():
         _compare(words, [_say(name, other[name]) for other in everyone])
     if not any(other["rows"] for other in everyone):
         raise InputError("gather: embeddings must have at least one row on some rank, the batch is empty")
     return Ranks(dist.get_rank(), [other["rows"] for other in everyone], [other["refs"] for other in everyone])
+
+
+@torch.compiler.disable
+def refuse(error: Exception) -> None:
+    """In the place of :func:`agree`, where something is wrong on this rank: all ranks raise InputError with its message."""
+    _exchange(dict.fromkeys(FIELDS, 0) | {"failed": 1}, str(error), error)
 
 
 def gather_candidates(
@@ -223,16 +220,27 @@ def _compare(what: str, values: list[str]) -> None:
             raise InputError(f"gather: all ranks must agree on {what}, got {values[0]} on rank 0, {value} on rank {rank}")
 
 
-def _exchange(values: list[int], text: str) -> tuple[list[list[int]], list[str]]:
-    """The numbers and the words of every rank, in one message of fixed size."""
+def _exchange(header: dict[str, int], text: str, cause: Exception | None) -> tuple[list[dict[str, int]], list[str]]:
+    """The headers and the words of all ranks, in one message of fixed size; raises on every rank if one has failed."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise InputError(
+            "gather=True needs a process group: call torch.distributed.init_process_group() first (torchrun sets what it "
+            "needs), or use gather=False"
+        )
     encoded = text.encode()[:TEXT_BYTES]
-    message = torch.tensor([*values, len(encoded), *encoded.ljust(TEXT_BYTES, b" ")], device=_message_device())
+    numbers = [header[name] for name in FIELDS]
+    message = torch.tensor([*numbers, len(encoded), *encoded.ljust(TEXT_BYTES)], device=_message_device())
     everything = message.new_empty(dist.get_world_size() * len(message))
     _finish(dist.all_gather_into_tensor(everything, message, async_op=True), everything, block=True)
-    rows = everything.view(-1, len(message)).tolist()
-    first = len(values) + 1  # byte of the text
-    texts = [bytes(row[first : first + row[first - 1]]).decode(errors="ignore") for row in rows]
-    return [row[: len(values)] for row in rows], texts
+    headers, texts = [], []
+    for row in everything.view(-1, len(message)).tolist():
+        headers.append(dict(zip(FIELDS, row, strict=False)))
+        length, *letters = row[len(FIELDS) :]
+        texts.append(bytes(letters[:length]).decode(errors="ignore"))
+    bad = [f"rank {rank}: {texts[rank]}" for rank, other in enumerate(headers) if other["failed"]]
+    if bad:
+        raise InputError("gather: " + "; ".join(bad)) from cause
+    return headers, texts
 
 
 def _message_device() -> torch.device:
