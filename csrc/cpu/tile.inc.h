@@ -50,4 +50,32 @@ struct Tile {
       product[i][1] = sum[i][1];
     }
   }
+
+  // product[rows, cols] += a b with the rows of a as they lie, `stride` apart, and a, b of `depth` columns and rows: one chain of
+  // multiply-adds too, however many calls it is spread over. product and b aligned to ZSML_VECTOR_BYTES.
+  template <int64_t stride>
+  static inline __attribute__((always_inline)) void accumulate(const T* __restrict a, const T* __restrict b, int64_t depth, T* __restrict product) {
+    Vector sum[rows][vectors];
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; ++i) {
+      sum[i][0] = *reinterpret_cast<const Vector*>(product + i * cols);
+      sum[i][1] = *reinterpret_cast<const Vector*>(product + i * cols + lanes);
+    }
+    for (int64_t k = 0; k < depth; ++k) {
+      const Vector b0 = *reinterpret_cast<const Vector*>(b);
+      const Vector b1 = *reinterpret_cast<const Vector*>(b + lanes);
+#pragma GCC unroll 14
+      for (int i = 0; i < rows; ++i) {
+        sum[i][0] += a[i * stride] * b0;
+        sum[i][1] += a[i * stride] * b1;
+      }
+      ++a;
+      b += cols;
+    }
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; ++i) {
+      *reinterpret_cast<Vector*>(product + i * cols) = sum[i][0];
+      *reinterpret_cast<Vector*>(product + i * cols + lanes) = sum[i][1];
+    }
+  }
 };
