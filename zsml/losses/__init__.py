@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from .contrastive import NTXentLoss, SupConLoss
+from .margin import ArcFaceLoss, ASoftmaxLoss, CosFaceLoss, EMSLoss, MEMSLoss
 from .memory import CrossBatchMemory
 from .triplet import MATHMLoss, ModalityTripletLoss
 
-__all__ = ["CrossBatchMemory", "MATHMLoss", "ModalityTripletLoss"]
+__all__ = [
+    "ASoftmaxLoss",
+    "ArcFaceLoss",
+    "CosFaceLoss",
+    "CrossBatchMemory",
+    "EMSLoss",
+    "MATHMLoss",
+    "MEMSLoss",
+    "ModalityTripletLoss",
+    "NTXentLoss",
+    "SupConLoss",
+]

@@ -16,6 +16,7 @@ them raise the same InputError; if one does not come, the others raise after TIM
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -75,8 +76,11 @@ def agree(
     ref_labels: Tensor | None = None,  # [M]
     ref_modality: Tensor | None = None,  # [M]
     exclude: Tensor | None = None,  # [B]
+    check: Callable[[], None] | None = None,
 ) -> Ranks:
     """Check the own batch, tell all ranks, and learn what they have; B may be 0 on some ranks.
+
+    ``check`` raises where the loss by itself has something against the batch.
 
     Every rank has to call it, with the same loss. On CUDA with NCCL alone it waits for the device; a process group made for both,
     ``init_process_group("cpu:gloo,cuda:nccl")``, spares that.
@@ -89,6 +93,8 @@ def agree(
     cause, header, text = None, dict.fromkeys(FIELDS, 0), repr(loss)
     try:
         _check_batch(embeddings, labels, modality, ref_emb, ref_labels, ref_modality, exclude)
+        if check is not None:
+            check()
         header |= _describe(embeddings, modality, ref_emb)
     except Exception as error:  # of any kind: the other ranks must hear of it
         cause, text = error, str(error)

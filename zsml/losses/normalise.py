@@ -1,4 +1,4 @@
-"""Rows of length 1, as every loss on directions sees them."""
+"""Rows of length 1, as every loss on directions sees them, and how long they were."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from torch import Tensor
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows of length 1, in float32 for half precision; a row of zeros stays one, with a gradient of its own size.
+    """Rows of length 1, in float32 for half precision; a row of zeros stays one, with a gradient of its own size."""
+    x, _ = _tame(x)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / torch.where(length > 0, length, 1)
 
-    Rows are first brought to a largest coordinate near 1 by a power of two, so that no square over- or underflows.
-    """
+
+def row_lengths(x: Tensor) -> Tensor:
+    """The length of each row, [B], in float32 for half precision; of a row of zeros 0, without gradient."""
+    x, scale = _tame(x)
+    return (torch.linalg.vector_norm(x, dim=1, keepdim=True) * scale)[:, 0]
+
+
+def _tame(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows divided by a power of two that brings their largest coordinate near 1, so that no square over- or underflows; it."""
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     peak = x.detach().abs().amax(dim=1, keepdim=True)
     usable = (peak > 0) & (peak < torch.inf)
-    x = x / torch.where(usable, torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent - 1), 1)
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / torch.where(length > 0, length, 1)
+    scale = torch.where(usable, torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent - 1), 1)
+    return x / scale, scale

@@ -48,6 +48,15 @@ def ids(t: Tensor | None, name: str, rows: Tensor) -> None:
         raise InputError(f"{name} is on {t.device} but the embeddings are on {rows.device}; move it there")
 
 
+def classes(labels: Tensor, count: int) -> None:
+    """Class ids from 0 to count - 1, one row of centers each."""
+    # Reading values would stall a GPU and break a compiled graph.
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= count:
+            raise InputError(f"labels must lie in 0 to {count - 1}, one row of centers each, got {low} to {high}")
+
+
 def references(
     x: Tensor,
     modality: Tensor | None,

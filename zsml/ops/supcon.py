@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _check
+from ._arrays import as_tensor
 from ._register import define, no_second_derivative
 from ._rows import accumulate_dtype, blocks, finite_rows
 
@@ -66,7 +67,8 @@ def supcon(
         no gradient. An anchor with a NaN or infinite coordinate: loss NaN, no positives, no gradient; such a row is never a
         candidate. ``loss`` is differentiable in ``x`` and ``refs``.
 
-    Under autocast the embeddings are taken in the dtype they arrive in.
+    Under autocast the embeddings are taken in the dtype they arrive in. Arrays of other libraries (NumPy, CuPy, anything with
+    ``__dlpack__``) are taken on the memory they have, without a copy and without a gradient.
 
     Raises:
         ValueError: wrong rank, length, device, empty batch, ``exclude`` out of range, unknown ``pairs``, temperature not a
@@ -79,6 +81,9 @@ def supcon(
     >>> [round(value, 4) for value in result.loss.tolist()], result.positives.tolist()
     ([0.3133, 0.3133, 0.0], [1, 1, 0])
     """
+    x, labels, modality = as_tensor(x, "x"), as_tensor(labels, "labels"), as_tensor(modality, "modality")
+    refs, ref_labels = as_tensor(refs, "refs"), as_tensor(ref_labels, "ref_labels")
+    ref_modality, exclude = as_tensor(ref_modality, "ref_modality"), as_tensor(exclude, "exclude")
     _check.embeddings(x, "x")
     _check.ids(labels, "labels", x)
     if modality is not None:
