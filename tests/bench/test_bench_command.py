@@ -56,12 +56,16 @@ def test_what_was_measured_is_saved_when_the_run_is_interrupted(tmp_path, monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hamming_topkk"], "op 'hamming_topkk' is not known; choose from hardest_pairs, hamming_topk"),
+        (["hamming_topkk"], "op 'hamming_topkk' is not known; choose from hardest_pairs, supcon, margin_softmax, hamming_topk"),
         (["evaluate", "report"], "op 'report' is not known"),
         ([], "no op is given; choose from"),
         (["evaluate", "--sizes", "flickr"], "--sizes 'flickr' is no size of evaluate; choose from sketchy"),
         (["evaluate", "--sizes", "120"], "--sizes '120' is no size of evaluate"),
         (["hardest_pairs", "--sizes", "tiny"], "--sizes 'tiny' is no size of hardest_pairs; choose from a batch size of 16"),
+        (
+            ["margin_softmax", "--sizes", "8"],
+            "--sizes '8' is no size of margin_softmax; choose from a number of classes of 16 or more",
+        ),
         (["hardest_pairs", "--sizes", "0"], "--sizes '0' is no size of hardest_pairs"),
         (["hardest_pairs", "--sizes", "³²"], "--sizes '³²' is no size of hardest_pairs"),
         (["evaluate", "--threads", "0"], "--threads must be 1 to 2, the cores this process may use; got 0"),

@@ -24,6 +24,7 @@ class Provider:
     mode: the part of the work done, if not that of the case; then its time is a yardstick, not a rival's.
     most: queries it is given at most, because it is slow.
     devices: where it runs.
+    once: it takes so long that the call that is checked is the only one, and the one that is timed.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Provider:
     mode: str | None = None
     most: int | None = None
     devices: tuple[str, ...] = ("cpu",)
+    once: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,67 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from zsml.bench import measure, peers_evaluate, peers_hamming, peers_pairs, truth
-from zsml.bench.case import Case, Provider, Unable
+from zsml.bench import cases_losses, peers_evaluate, peers_hamming, truth
+from zsml.bench.case import Case, Provider
+from zsml.bench.cases_losses import BOTH, WIDTH
 from zsml.bench.data import SETS, Retrieval, draw_codes, draw_embeddings
 from zsml.errors import InputError
-from zsml.losses import MATHMLoss
 
-WIDTH = 512  # of embeddings
 BITS = (64, 512)
 NEAREST = (100, 200)
 RANKING = 1 << 28  # indices of a ranking held at a time: 2 GiB for those who use int64
 FEW = 64  # queries for peers that take milliseconds for one
-BOTH = ("cpu", "cuda")
 PUBLISHED_SETS = ("sketchy", "tuberlin", "quickdraw")
-
-
-# ---- hardest_pairs ----------------------------------------------------------------------------------------------------------
-
-
-def draw_batch(B: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Clustered embeddings [B, WIDTH], 8 per class, half sketches half photos: what a class-by-modality sampler yields."""
-    generator = torch.Generator().manual_seed(B)
-    labels = torch.arange(B) // 8
-    centres = torch.randn(int(labels.max()) + 1, WIDTH, generator=generator)
-    x = F.normalize(centres[labels] + 0.8 * torch.randn(B, WIDTH, generator=generator), dim=1)
-    order = torch.randperm(B, generator=generator)
-    return x[order].to(device), labels[order].to(device), (torch.arange(B) % 2)[order].to(device)
-
-
-def hardest_pairs(sizes: Sequence[str]) -> list[Case]:
-    """MATHMLoss, forward and backward, against the same loss by hand."""
-
-    def timed(loss: Callable[..., Tensor], bytes_per_pair: int = 0) -> Callable[[Any], Callable[[], Any]]:
-        def make(data: tuple[Tensor, Tensor, Tensor]) -> Callable[[], Any]:
-            needed = bytes_per_pair * len(data[0]) ** 2
-            if data[0].device.type == "cpu" and needed > measure.available_memory():  # the system would end the whole process
-                raise Unable(f"needs about {needed / 2**30:.1f} GiB")
-            return partial(truth.step, loss, *data)
-
-        return make
-
-    providers = [
-        Provider("zsml", timed(MATHMLoss()), devices=BOTH),
-        Provider("dense", timed(peers_pairs.dense, 50), devices=BOTH),
-        Provider("dense-compiled", timed(peers_pairs.compiled_dense, 20), devices=BOTH),
-        Provider("chunked-compiled", timed(peers_pairs.chunked_compiled), devices=BOTH),
-    ]
-    return [
-        Case(
-            op="hardest_pairs", size=size, name=f"B = {size}", mode="MATHMLoss, forward + backward", dtype="float32",
-            shape={"B": int(size), "D": WIDTH}, draw=partial(draw_batch, int(size)),
-            truth=truth.loss_by_hand, check=truth.check_loss, providers=providers,
-        )
-        for size in sizes
-    ]  # fmt: skip
 
 
 # ---- retrieval --------------------------------------------------------------------------------------------------------------
@@ -162,8 +114,17 @@ RETRIEVAL = {
     "evaluate": evaluate,
     "evaluate_codes": evaluate_codes,
 }
-OPS = ("hardest_pairs", *RETRIEVAL)
-BATCHES = ("120", "512", "1024", "2048", "4096", "8192", "16384")
+# op -> (its cases at sizes, the usual ones, what a size is)
+LOSSES = {
+    "hardest_pairs": (
+        cases_losses.hardest_pairs,
+        (120, 512, 1024, 2048, 4096, 8192, 16_384, 65_536),
+        "a batch size of 16 or more",
+    ),
+    "supcon": (cases_losses.supcon, (512, 1024, 4096), "a batch size of 16 or more"),
+    "margin_softmax": (cases_losses.margin_softmax, (1000, 100_000, 1_000_000), "a number of classes of 16 or more"),
+}
+OPS = (*LOSSES, *RETRIEVAL)
 
 
 def find_cases(ops: Sequence[str], sizes: Sequence[str] = (), queries: int | None = None) -> list[Case]:
@@ -182,14 +143,16 @@ def find_cases(ops: Sequence[str], sizes: Sequence[str] = (), queries: int | Non
         what = f"op {unknown[0]!r} is not known" if unknown else "no op is given"
         raise InputError(f"{what}; choose from {', '.join(OPS)}, all, report")
     wanted = OPS if "all" in ops else tuple(dict.fromkeys(ops))
-    batches, sets = [size for size in sizes if size.isdecimal() and int(size) >= 16], [size for size in sizes if size in SETS]
-    retrieval = [op for op in wanted if op in RETRIEVAL]
+    numbers, sets = [size for size in sizes if size.isdecimal() and int(size) >= 16], [size for size in sizes if size in SETS]
+    losses, retrieval = ([op for op in wanted if op in family] for family in (LOSSES, RETRIEVAL))
     for size in sizes:
-        if not (size in sets and retrieval) and not (size in batches and "hardest_pairs" in wanted):
-            names = [*SETS] if retrieval else []
-            names += ["a batch size of 16 or more"] if "hardest_pairs" in wanted else []
+        if not (size in sets and retrieval) and not (size in numbers and losses):
+            names = [*(SETS if retrieval else ()), *dict.fromkeys(LOSSES[op][2] for op in losses)]
             raise InputError(f"--sizes {size!r} is no size of {', '.join(wanted)}; choose from {', '.join(names)}")
-    cases = hardest_pairs(batches if sizes else BATCHES) if "hardest_pairs" in wanted else []
+    cases = []
+    for op in losses:
+        make, usual, _ = LOSSES[op]
+        cases += make(numbers if sizes else [str(size) for size in usual])
     for op in retrieval:
         cases += RETRIEVAL[op](sets if sizes else PUBLISHED_SETS, queries)
     return cases

@@ -64,6 +64,14 @@ def seconds(call: Callable[[], object], repeat: int, device: str) -> float:
     return (time.perf_counter() - begin) / repeat
 
 
+def once(call: Callable[[], Any], device: str) -> tuple[Any, float, float | None]:
+    """(answer, seconds, MiB as of peak_extra_mib) of a single call, the first."""
+    kept: list[Any] = []
+    taken: list[float] = []
+    peak = peak_extra_mib(lambda: taken.append(seconds(lambda: kept.append(call()), 1, device)), device)
+    return kept[0], taken[0], peak
+
+
 def settle(pause: float = 0.005, longest: float = 1.0) -> None:
     """Wait until no thread of this process is busy: OpenMP workers of one library spin on after a call and would take a core from
     whatever is timed next.

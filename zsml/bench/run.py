@@ -52,11 +52,19 @@ def _run(
     calls: dict[str, Callable[[], Any]] = {}
     notes: dict[str, str] = {}
     left_out: dict[str, str] = {}
+    peaks: dict[str, float | None] = {}
+    samples: dict[str, list[float]] = {}
     for provider in providers:
         own = _own_data(case, provider, data)
         try:
             call = provider.make(own)
             pools = measure.use_threads(threads)  # again: its libraries are loaded only now
+            if provider.once:
+                answer, seconds, peak = measure.once(call, device)
+                notes[provider.name] = "; ".join(filter(None, [case.check(answer, truth, own), "timed once, the first call"]))
+                samples[provider.name], peaks[provider.name] = [seconds], peak
+                del answer
+                continue
             notes[provider.name] = case.check(call(), truth, own)
             calls[provider.name] = call
         except ModuleNotFoundError as error:
@@ -69,11 +77,10 @@ def _run(
             left_out[provider.name] = f"failed: {(str(error) or type(error).__name__).splitlines()[0][:150]}"
         if provider.name in left_out:
             say(f"{case.op}, {case.name}, {threads} threads: {provider.name} is left out: {left_out[provider.name]}")
-    peaks = {}
     for name, call in calls.items():
         gc.collect()
         peaks[name] = measure.peak_extra_mib(call, device)
-    samples = measure.rounds(calls, budget, device)
+    samples |= measure.rounds(calls, budget, device)
     rows = []
     for provider in providers:
         used = None if case.queries is None else min(case.queries, provider.most or case.queries)
