@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zsml.ops.margin_softmax import reference as margin_softmax_reference
+from zsml.ops.supcon import reference as supcon_reference
+
 
 def rows(count: int, width: int = 6, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -45,6 +48,30 @@ def by_distance(dtype: torch.dtype = torch.float32, cosine: bool = False) -> tup
     return rows(5, dtype=dtype), ids(5, 4), rows(11, dtype=dtype, seed=1), *class_lists(ids(11, 3), 4), shift, 0.25, cosine
 
 
+def contrast(anchors: Tensor, refs: Tensor | None = None, exclude: Tensor | None = None) -> tuple:
+    """The tensors of supcon."""
+    count, others = len(anchors), 0 if refs is None else len(refs)
+    of_refs = (None, None, None) if refs is None else (refs, ids(others, 4), ids(others, 2))
+    return anchors, ids(count, 3), ids(count, 2), *of_refs, exclude
+
+
+def contrast_gradient(grad: Tensor, tensors: tuple, *options: object, need_x: bool = True, need_refs: bool = True) -> tuple:
+    """The arguments of supcon_backward, with what the forward pass found."""
+    _, lse, positives, pull = supcon_reference(*tensors, *options)
+    return grad, *tensors, *options, lse, positives, pull, need_x, need_refs
+
+
+def to_centers(dtype: torch.dtype = torch.float32, samples: int = 5, classes: int = 11) -> tuple:
+    return rows(samples, dtype=dtype), rows(classes, dtype=dtype, seed=1), ids(samples, classes)
+
+
+def to_centers_gradient(tensors: tuple, *options: object, need_x: bool = True, need_centers: bool = True) -> tuple:
+    """The arguments of margin_softmax_backward."""
+    others, target = margin_softmax_reference(*tensors, *options)
+    grads = torch.ones_like(others), torch.full_like(target, 0.5)
+    return *grads, *tensors, others, target, *options, need_x, need_centers
+
+
 # op name -> {sample name: arguments}. "not contiguous" is there for every op, "empty" (an input or the result) for every op but
 # those of NEVER_EMPTY.
 SAMPLES = {
@@ -65,6 +92,46 @@ SAMPLES = {
         "refs alone": (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), False, True),
         "empty": (rows(4, 9), rows(9), rows(0), rows(4, 9).abs(), ids(36, 1).view(4, 9) - 1, True, True),
         "not contiguous": tuple(map(spread, (rows(4, 9), rows(9), rows(7), rows(4, 9).abs(), ids(36, 7).view(4, 9), True, True))),
+    },
+    "supcon": {
+        "self": (*contrast(rows(9)), 0.5, 0, False),
+        "within": (*contrast(rows(9)), 0.5, 1, False),
+        "cross per pair": (*contrast(rows(9)), 0.5, 2, True),
+        "float64": (*contrast(rows(9, dtype=torch.float64)), 0.07, 0, True),
+        "bfloat16": (*contrast(rows(9, dtype=torch.bfloat16)), 1.0, 0, False),
+        "refs": (*contrast(rows(5), rows(11, seed=1), ids(5, 4) - 1), 0.5, 0, False),
+        "refs per pair": (*contrast(rows(5), rows(11, seed=1), ids(5, 4) - 1), 0.5, 0, True),
+        "empty": (*contrast(rows(5), rows(0)), 0.5, 0, False),
+        "not contiguous": tuple(map(spread, (*contrast(rows(5), rows(11, seed=1), ids(5, 4)), 0.5, 0, True))),
+    },
+    "supcon_backward": {
+        "self": contrast_gradient(rows(9)[:, 0], contrast(rows(9)), 0.5, 0, False, need_refs=False),
+        "per pair": contrast_gradient(rows(9)[:, 0], contrast(rows(9)), 0.5, 0, True, need_refs=False),
+        "half": contrast_gradient(rows(5)[:, 0], contrast(rows(5).half(), rows(11, seed=1).half(), ids(5, 4)), 0.5, 0, True),
+        "x alone": contrast_gradient(rows(5)[:, 0], contrast(rows(5), rows(11, seed=1)), 0.5, 2, False, need_refs=False),
+        "refs alone": contrast_gradient(rows(5)[:, 0], contrast(rows(5), rows(11, seed=1)), 0.5, 1, False, need_x=False),
+        "empty": contrast_gradient(rows(5)[:, 0], contrast(rows(5), rows(0)), 0.5, 0, False),
+        "not contiguous": tuple(
+            map(spread, contrast_gradient(rows(5)[:, 0], contrast(rows(5), rows(11, seed=1), ids(5, 4)), 0.5, 0, True))
+        ),
+    },
+    "margin_softmax": {
+        "inner": (*to_centers(), 0, 2.0),
+        "squared distance": (*to_centers(), 1, 1.0),
+        "distance": (*to_centers(), 2, 1.0),
+        "float64": (*to_centers(torch.float64), 2, 0.5),
+        "bfloat16": (*to_centers(torch.bfloat16), 1, 1.0),
+        "one class": (*to_centers(classes=1), 1, 1.0),
+        "not contiguous": tuple(map(spread, (*to_centers(), 0, 2.0))),
+    },
+    "margin_softmax_backward": {
+        "inner": to_centers_gradient(to_centers(), 0, 2.0),
+        "squared distance": to_centers_gradient(to_centers(), 1, 1.0),
+        "half": to_centers_gradient(to_centers(torch.float16), 2, 1.0),
+        "x alone": to_centers_gradient(to_centers(), 1, 1.0, need_centers=False),
+        "centers alone": to_centers_gradient(to_centers(), 0, 1.0, need_x=False),
+        "one class": to_centers_gradient(to_centers(classes=1), 1, 1.0),
+        "not contiguous": tuple(map(spread, to_centers_gradient(to_centers(), 1, 2.0))),
     },
     "pack_bits": {
         "whole bytes": (bits(5, 16),),
@@ -114,9 +181,17 @@ SAMPLES = {
     },
 }
 # Their results are empty only for empty input, which zsml.ops refuses.
-NEVER_EMPTY = {"pack_bits", "unpack_bits", "hamming_distance", "hamming_rank", "pack_gallery"}
+NEVER_EMPTY = {
+    "pack_bits",
+    "unpack_bits",
+    "hamming_distance",
+    "hamming_rank",
+    "pack_gallery",
+    "margin_softmax",
+    "margin_softmax_backward",
+}
 # Ops whose outputs may be differentiated (with respect to the arguments that are floating point).
-DIFFERENTIABLE = {"hardest_pairs"}
+DIFFERENTIABLE = {"hardest_pairs", "margin_softmax", "supcon"}
 # Ops whose results are as long as the values of their arguments say.
 VALUE_DEPENDENT_SIZE = {"hamming_rank_relevant", "pack_gallery", "rank_relevant"}
 
@@ -131,6 +206,22 @@ LARGE = {
             op(x, labels, modality, None, None, None, None, 0)[0].sum().backward()
             some = slice(B // 4)
             op(x[some], labels[some], modality[some], refs, labels, modality, labels[some], 0)[0].sum().backward()
+    """,
+    "supcon": """
+        def work(B):
+            x, refs = torch.randn(B, 16, requires_grad=True), torch.randn(B, 16, requires_grad=True)
+            labels, modality = torch.arange(B) % 512, torch.arange(B) // 512 % 2
+            op = torch.ops.zsml.supcon
+            op(x, labels, modality, None, None, None, None, 0.5, 0, False)[0].sum().backward()
+            some = slice(B // 4)
+            op(x[some], labels[some], modality[some], refs, labels, modality, labels[some], 0.5, 2, True)[0].sum().backward()
+    """,
+    "margin_softmax": """
+        def work(B):
+            x, centers = torch.randn(B, 16, requires_grad=True), torch.randn(B, 16, requires_grad=True)
+            for measure, size in enumerate((B // 8, B // 2, B // 8)):
+                others, target = torch.ops.zsml.margin_softmax(x[:size], centers, torch.arange(size), measure, 1.0)
+                (others + target).sum().backward()
     """,
     "hamming_topk": """
         def work(B):
@@ -152,6 +243,8 @@ LARGE = {
 }
 NO_LARGE_RUN = {
     "hardest_pairs_backward": "part of the run of hardest_pairs",
+    "supcon_backward": "part of the run of supcon",
+    "margin_softmax_backward": "part of the run of margin_softmax",
     "pack_gallery": "one row per gallery item",
     "hamming_distance": "the pairs are what it returns",
     "hamming_rank": "the pairs are what it returns",
