@@ -74,7 +74,9 @@ class CentersLoss(nn.Module):
     def _annealed(self) -> Tensor | float:
         """The part of the margin that counts now; the first training step has none of it."""
         part = (self.step.double() / self.annealing_steps).clamp(max=1) if self.annealing_steps else 1.0
-        if self.training:
+        if self.training and torch.compiler.is_compiling():
+            self.step = self.step + 1  # in place, a compiled backward would work the part out from the next step
+        elif self.training:
             self.step += 1
         return part
 
