@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zsml.errors import InputError
-from zsml.losses import NTXentLoss, SupConLoss
+from zsml.losses import CrossBatchMemory, NTXentLoss, SupConLoss
 
 LOSSES = (SupConLoss, NTXentLoss)
 PAIRS = ("all", "within", "cross")
@@ -94,6 +94,21 @@ def test_itself_as_references_is_the_same(kind):
     x, labels, modality = batch(4)
     value = kind()(x, labels, modality, ref_emb=x, ref_labels=labels, ref_modality=modality, exclude=torch.arange(14))
     torch.testing.assert_close(value, kind()(x, labels, modality), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("kind", "pairs"), list(itertools.product(LOSSES, PAIRS)))
+def test_memory_of_earlier_batches(kind, pairs):
+    """The places of the memory that are still empty are no candidates."""
+    memory = CrossBatchMemory(kind(temperature=0.4, pairs=pairs), size=30)
+    first, now = batch(7, B=9), batch(8, B=6)
+    memory(*first)
+    refs = [torch.cat(both) for both in zip(now, first, strict=True)]
+
+    def expected(t):
+        both = torch.cat([t, first[0]])
+        return looped(kind, t, *now[1:], 0.4, pairs, True, (both, *refs[1:]), torch.arange(6))
+
+    compare(lambda t, **_: memory(t, *now[1:]), expected, now[0])
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])

@@ -7,6 +7,7 @@ import torch
 
 from zsml.errors import InputError
 from zsml.losses import MATHMLoss, ModalityTripletLoss
+from zsml.losses.normalise import row_lengths, unit_rows
 
 LABELS, MODALITY = torch.arange(12) // 4, torch.arange(12) % 2
 
@@ -65,3 +66,31 @@ def test_bad_references(ref_emb, message: str) -> None:
 def test_bad_settings(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ModalityTripletLoss(**options)
+
+
+def test_unit_rows_and_their_lengths() -> None:
+    x = batch().double()
+    x[2] *= 1e200
+    lengths = x.norm(dim=1).clone()
+    lengths[2] = (x[2] / 1e200).norm() * 1e200
+    torch.testing.assert_close(row_lengths(x), lengths, rtol=1e-14, atol=0)
+    torch.testing.assert_close(unit_rows(x), x / lengths[:, None], rtol=1e-14, atol=0)
+    x[5] = 0
+    x[7, 1] = torch.nan
+    assert not unit_rows(x)[5].any() and unit_rows(x)[7].isnan().all() and row_lengths(x)[5] == 0
+    small = batch().double()[:4, :3].requires_grad_()
+    assert torch.autograd.gradcheck(unit_rows, small) and torch.autograd.gradcheck(row_lengths, small)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = batch().to(dtype).requires_grad_()
+        assert unit_rows(half).dtype == row_lengths(half).dtype == torch.float32
+        unit_rows(half).sum().backward()
+        assert half.grad.dtype == dtype
+
+
+def test_normalising_keeps_the_result_alone_for_backward() -> None:
+    """Of a million class centres every further copy would be as large as they are."""
+    kept = []
+    x = torch.randn(64, 32, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        unit_rows(x)
+    assert sorted(kept) == [64, 64 * 32]
