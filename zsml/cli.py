@@ -1,7 +1,8 @@
 """The command line: `zsml train | evaluate | embed | data | bench | info | demo`, also as `python -m zsml`.
 
 Results go to stdout, as text or with --json as one JSON object; messages and progress bars go to stderr. Exit status: 0 done,
-1 failed, 2 bad arguments or data, 130 interrupted. ZSML_LOG=debug shows the traceback of a failure.
+1 failed, 2 bad arguments or data, 130 interrupted. ZSML_LOG=debug shows the traceback of a failure. Of the processes of one
+training (torchrun) the first prints the result; what ends all of them is said once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tyro.conf import subcommand
 
 from zsml.commands import Bench, Data, Demo, Embed, Evaluate, Info, Train
 from zsml.engine.config_file import merged, read_toml
-from zsml.engine.stopping import TrainingFailed
+from zsml.engine.stopping import EndedElsewhere, Interrupted, TrainingFailed
 from zsml.errors import InputError
 
 HELP = {
@@ -49,20 +50,26 @@ Example: zsml demo --out runs/demo""",
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (default: the program's arguments) and return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes torchrun started, if it did
     try:
         command = _parse(argv)
         result = command.run()
-        print(json.dumps(result, ensure_ascii=False) if command.json else command.text(result), flush=True)
+        if first or not isinstance(command, Train):
+            print(json.dumps(result, ensure_ascii=False) if command.json else command.text(result), flush=True)
         return 0
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except EndedElsewhere:
+        return 2
     except InputError as error:
         return _fail(2, f"error: {error}")
-    except KeyboardInterrupt as error:
-        return _fail(130, str(error) or "interrupted")
+    except Interrupted as error:
+        return _fail(130, str(error)) if first else 130
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted")
     except TrainingFailed as error:
-        return _fail(1, f"failed: {error}")
+        return _fail(1, f"failed: {error}") if first else 1
     except Exception as error:
         what = (str(error).strip().splitlines() or ["no reason given"])[0]
         return _fail(1, f"failed: {type(error).__name__}: {what} (ZSML_LOG=debug shows where)")
@@ -113,3 +120,7 @@ def _fail(status: int, message: str) -> int:
         traceback.print_exc()
     print(message, file=sys.stderr, flush=True)
     return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -83,6 +83,8 @@ class TrainConfig:
     # running
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Mixed precision: auto is bf16 (fp16 on older GPUs) on CUDA and off on the CPU."""
+    sync_batchnorm: bool = False
+    """On several GPUs (torchrun): BatchNorm over the whole batch, as on one, instead of each GPU's part."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute: auto takes a GPU if there is one."""
     workers: int | None = None

@@ -19,7 +19,7 @@ class SeededBatches(Sampler[list[tuple[int, int]]]):
     """Gives every index of a batch the seed its augmentation is drawn with.
 
     The seed depends on the run's seed, the epoch and the place in it. So an image looks different each time it is drawn, and
-    the same whichever process loads it and wherever a resumed run starts.
+    the same whichever process loads it, wherever a resumed run starts, and whether one rank or several share the batch.
     """
 
     def __init__(self, batches: ClassModalityBatchSampler, seed: int):
@@ -37,7 +37,8 @@ class SeededBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for number, batch in enumerate(self.batches):
             if number >= self.first:
-                yield [(index, self._item_seed(number, place)) for place, index in enumerate(batch)]
+                first_place = self.batches.rank * len(batch)  # all ranks have as many
+                yield [(index, self._item_seed(number, first_place + place)) for place, index in enumerate(batch)]
 
     def _item_seed(self, number: int, place: int) -> int:
         key = f"{self.seed}/{self.epoch}/{number}/{place}".encode()
@@ -98,6 +99,8 @@ def training_batches(
 ) -> tuple[Batches, SeededBatches, list[str]]:
     """The batches to train on, the handle that chooses the epoch, and the names of the seen classes.
 
+    Of several ranks each gets as many of a batch's classes; together they have the batch of one.
+
     Raises:
         InputError: the data set cannot be read, or a label is out of range.
     """
@@ -111,7 +114,7 @@ def training_batches(
     sampler = ClassModalityBatchSampler(
         data.labels,
         data.modality,
-        classes_per_batch=config.classes_per_batch,
+        classes_per_batch=config.classes_per_batch // world_size,
         samples_per_modality=config.samples_per_modality,
         batches_per_epoch=config.batches_per_epoch,
         seed=config.seed,

@@ -6,22 +6,38 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+_silent = False
+
+
+@contextmanager
+def silent(yes: bool = True) -> Iterator[None]:
+    """Within the block this process neither says anything nor shows progress."""
+    global _silent
+    before, _silent = _silent, yes
+    try:
+        yield
+    finally:
+        _silent = before
+
 
 def say(message: str) -> None:
     """Print a message to stderr, above the progress bar if there is one."""
+    if _silent:
+        return
     tqdm.write(message, file=sys.stderr)
     sys.stderr.flush()
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar on stderr; silent where stderr is no terminal."""
-    return tqdm(items, file=sys.stderr, disable=None, dynamic_ncols=True, leave=False, **options)
+    return tqdm(items, file=sys.stderr, disable=_silent or None, dynamic_ncols=True, leave=False, **options)
 
 
 class RunLog:
@@ -60,6 +76,22 @@ class RunLog:
             for key, value in row.items():
                 if isinstance(value, float):
                     self._events.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+
+
+class NoLog:
+    """Takes what a RunLog takes, and writes nothing: for processes beside the one that writes."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def step(self, row: dict[str, Any]) -> None:
+        pass
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        pass
 
 
 def _finite(value: Any) -> Any:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from zsml.errors import InputError
+
 
 class Interrupted(KeyboardInterrupt):
     """The job was asked to stop (Ctrl-C or SIGTERM), saved its state and stopped; the message says how to go on."""
@@ -16,6 +18,10 @@ class Interrupted(KeyboardInterrupt):
 
 class TrainingFailed(RuntimeError):
     """The training cannot go on: the loss is not finite."""
+
+
+class EndedElsewhere(InputError):
+    """Another process of the training cannot go on, and says why; the message names it."""
 
 
 class StopRequest:

@@ -23,10 +23,11 @@ from zsml.engine.checkpoint import (
 )
 from zsml.engine.config import TrainConfig, flag
 from zsml.engine.config_file import to_toml
-from zsml.engine.device import resolve_amp, resolve_device
+from zsml.engine.device import resolve_amp
+from zsml.engine.distributed import Team, join
 from zsml.engine.evaluate import unseen_map
 from zsml.engine.loader import training_batches
-from zsml.engine.log import RunLog, progress, say
+from zsml.engine.log import NoLog, RunLog, progress, say
 from zsml.engine.stopping import Interrupted, TrainingFailed, stop_on_signal
 from zsml.errors import InputError
 
@@ -43,6 +44,9 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
     With `resume` the run in that folder goes on from its newest checkpoint; on a CPU the result is bit for bit that of a run
     never interrupted, whatever the number of loading processes. A longer `epochs` stretches the rest of the schedule.
 
+    Started by torchrun, the processes share every batch (zsml.engine.distributed); the first one writes the run's folder, which
+    all must be able to read to resume.
+
     Returns:
         run (the folder), checkpoint, epochs, steps, and of the last epoch loss (mean) and images_per_second, skipped_images.
 
@@ -52,16 +56,21 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
         Interrupted: Ctrl-C or SIGTERM; everything was saved before.
     """
     config.validate()
-    config = _with_absolute_paths(config)
-    run = config.run_dir
-    device = resolve_device(config.device)
-    amp = resolve_amp(config.amp, device)
-    checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config)
+    with join(config.device) as team:
+        return _train(_with_absolute_paths(config), system, resume, team)
 
-    torch.manual_seed(config.seed)
-    batches, order, classes = training_batches(config, device)
-    objective = system.build_objective(config, len(classes)).to(device)
-    model = system.build_model(config, len(classes)).to(device, memory_format=torch.channels_last)
+
+def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dict[str, Any]:
+    run, device = config.run_dir, team.device
+    amp = resolve_amp(config.amp, device)
+    with team.together():
+        team.check(config)
+        checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config)
+        torch.manual_seed(config.seed)
+        batches, order, classes = training_batches(config, device, rank=team.rank, world_size=team.size)
+        objective = system.build_objective(config, len(classes)).to(device)
+        model = system.build_model(config, len(classes))
+    model = team.prepare(model, config).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(
         [
             {"params": [*model.new_parameters(), *objective.parameters()], "share": 1.0},
@@ -74,23 +83,22 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
     trainee = Trainee(model, objective, optimizer, scaler)
     place = Place()
     if checkpoint is not None:
-        place, _, classes_then, _ = read_state(checkpoint)
-        if classes_then != classes:
-            raise InputError(f"--resume {run}: the seen classes are no longer those of the run; check --root {config.root}")
-        restore(checkpoint, trainee, device)
+        with team.together():
+            place, _, classes_then, _ = read_state(checkpoint)
+            if classes_then != classes:
+                raise InputError(f"--resume {run}: the seen classes are no longer those of the run; check --root {config.root}")
+            restore(checkpoint, trainee, device)
 
     row: dict[str, Any] = {}
-    with (
-        full_disk_is_named(run),
-        RunLog(run, resume_step=place.step, tensorboard=config.tensorboard) as log,
-        stop_on_signal() as stop,
-    ):
-        (run / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    network = None
+    with full_disk_is_named(run), _open_log(config, place, team) as log, stop_on_signal() as stop:
         for epoch in range(place.epoch, config.epochs):
             factor = system.lr_factor(config, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * group["share"] * factor
             model.freeze_backbone(epoch < config.frozen_epochs)
+            if network is None or epoch == config.frozen_epochs:
+                network = team.parallel(objective, model)
             model.train()
             objective.train()
             order.start_at(epoch, place.batch)
@@ -98,28 +106,30 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
             images_done, batches_done, skipped, started = 0, 0, 0, time.perf_counter()
             bar = progress(total=config.batches_per_epoch, initial=place.batch, desc=f"epoch {epoch + 1}/{config.epochs}")
 
-            for images, labels, modality, kept in batches:
-                if len(kept) == 0:
-                    raise InputError(f"none of the images of a batch can be decoded; check --root {config.root}")
+            for (images, labels, modality, _), kept in team.batches(batches, f"--root {config.root}"):
                 images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
                 labels, modality = labels.to(device, non_blocking=True), modality.to(device, non_blocking=True)  # [B]
-                with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-                    loss, parts = objective(model, images, labels, modality)
-                values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}}
-                if not math.isfinite(values["loss"]):
-                    raise TrainingFailed(_not_finite(run, place, values))
-                scaler.scale(loss / config.accumulate).backward()
+                team.seed(config, epoch, place.batch)
+                step_follows = (place.batch + 1) % config.accumulate == 0
+                with team.accumulating(network, more=not step_follows):
+                    with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+                        loss, parts = network(images, labels, modality)
+                    values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}}
+                    if not math.isfinite(values["loss"]):
+                        raise TrainingFailed(_not_finite(run, place, values))
+                    # The loss is that of all ranks, and gradients are averaged over them, not summed.
+                    scaler.scale(loss * team.size / config.accumulate).backward()
 
                 place.batch += 1
                 batches_done += 1
-                images_done += len(kept)
-                skipped += config.classes_per_batch * 2 * config.samples_per_modality - len(kept)
+                images_done += kept
+                skipped += config.classes_per_batch * 2 * config.samples_per_modality - kept
                 for name, value in values.items():
                     sums[name] += value
                 bar.update()
                 speed = images_done / (time.perf_counter() - started)
                 bar.set_postfix(loss=f"{values['loss']:.3f}", images_per_s=f"{speed:.0f}")
-                if place.batch % config.accumulate:
+                if not step_follows:
                     continue
 
                 scaler.step(optimizer)
@@ -127,23 +137,27 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
                 optimizer.zero_grad()
                 place.step += 1
                 log.step({"epoch": epoch + 1, "step": place.step, **values})
-                if stop.requested:
+                if team.any(stop.requested):
                     break
 
             bar.close()
             finished = place.batch == config.batches_per_epoch
             if finished:
                 place.epoch, place.batch = epoch + 1, 0
-            save_checkpoint(run, place, trainee, config, classes)
+            with team.together():
+                if team.first:
+                    save_checkpoint(run, place, trainee, config, classes)
             if finished:
                 row = {"epoch": place.epoch, "step": place.step, "lr_factor": factor}
                 row |= {name: total / batches_done for name, total in sums.items()}
                 row |= {"images_per_second": speed, "skipped_images": skipped}
                 if config.evaluate_every and place.epoch % config.evaluate_every == 0:
-                    row["unseen_map"] = unseen_map(model, config, device, system.protocol)
+                    with team.together():
+                        if team.first:
+                            row["unseen_map"] = unseen_map(model, config, device, system.protocol)
                 log.epoch(row)
                 say(_summary(row, config.epochs))
-            if stop.requested and place.epoch < config.epochs:
+            if team.any(stop.requested) and place.epoch < config.epochs:
                 raise Interrupted(f"stopped at step {place.step}, everything is saved; go on with: zsml train --resume {run}")
 
     return {
@@ -153,6 +167,14 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
         "steps": place.step,
         **{name: row[name] for name in ("loss", "images_per_second", "skipped_images") if name in row},
     }
+
+
+def _open_log(config: TrainConfig, place: Place, team: Team) -> RunLog | NoLog:
+    with team.together():
+        if not team.first:
+            return NoLog()
+        (config.run_dir / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        return RunLog(config.run_dir, resume_step=place.step, tensorboard=config.tensorboard)
 
 
 def _prepare_new_run(config: TrainConfig) -> None:

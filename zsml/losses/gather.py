@@ -160,6 +160,17 @@ def global_sum(t: Tensor) -> Tensor:
     return _GlobalSum.apply(t)
 
 
+def global_mean(per_row: Tensor) -> Tensor:
+    """The mean over the rows of all ranks of something each row has, [B]; as :func:`global_sum`, for training loops."""
+    total = global_sum(torch.stack([per_row.sum(), per_row.new_tensor(len(per_row))]))
+    return total[0] / total[1]
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several in a process group."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def no_anchors(shape: tuple[int, ...], x: Tensor, candidates: Tensor) -> Tensor:
     """What an op gives on a rank without anchors, with as many elements: none. Still a function of both, or backward would not
     come by here, and the other ranks wait for it."""

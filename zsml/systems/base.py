@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from zsml.engine.config import TrainConfig
 from zsml.engine.schedule import mathm_factor
+from zsml.losses.gather import global_mean, several_ranks
 from zsml.models import create_model
 
 
@@ -20,7 +21,8 @@ class System:
     `build_objective` returns a module called once per batch as `objective(model, images, labels, modality)`, with
     images float32 [B, 3, S, S], labels and modality int64 [B]. It runs the model itself, so that a system may ask for more
     than one pass, and returns `(loss, parts)`: the scalar to minimise and the named scalars it is made of, for the log.
-    Its parameters, if any, are trained with the model's new ones.
+    Its parameters, if any, are trained with the model's new ones. On several ranks of torch.distributed each gets its part of
+    the batch, and the loss is that of the whole, as losses with gather=True and `global_mean` return it.
     """
 
     name: ClassVar[str]
@@ -53,6 +55,9 @@ class ClassificationAndTriplet(nn.Module):
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, modality: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         output = model(images, modality)
-        classification = F.cross_entropy(output.logits.float(), labels)
+        if several_ranks():
+            classification = global_mean(F.cross_entropy(output.logits.float(), labels, reduction="none"))
+        else:
+            classification = F.cross_entropy(output.logits.float(), labels)
         triplet = self.triplet(output.embedding.float(), labels, modality)
         return classification + self.triplet_weight * triplet, {"classification": classification, "triplet": triplet}

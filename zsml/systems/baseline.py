@@ -13,6 +13,7 @@ from torch import nn
 
 from zsml.engine.config import TrainConfig
 from zsml.losses import ModalityTripletLoss
+from zsml.losses.gather import several_ranks
 from zsml.systems.base import ClassificationAndTriplet, System
 
 
@@ -23,5 +24,5 @@ class Baseline(System):
     defaults: ClassVar = {"beta": 0.0, "weighting": "mean"}
 
     def build_objective(self, config: TrainConfig, num_classes: int) -> nn.Module:
-        triplet = ModalityTripletLoss(terms=("within",), margin=config.margin, beta=config.beta or None)
+        triplet = ModalityTripletLoss(terms=("within",), margin=config.margin, beta=config.beta or None, gather=several_ranks())
         return ClassificationAndTriplet(triplet, config.triplet_weight)

@@ -17,6 +17,7 @@ from torch import nn
 
 from zsml.engine.config import TrainConfig
 from zsml.losses import MATHMLoss
+from zsml.losses.gather import several_ranks
 from zsml.systems.base import ClassificationAndTriplet, System
 
 
@@ -27,5 +28,5 @@ class MATHM(System):
 
     def build_objective(self, config: TrainConfig, num_classes: int) -> nn.Module:
         weighting = None if config.weighting == "mean" else config.weighting
-        triplet = MATHMLoss(margin=config.margin, beta=config.beta or None, weighting=weighting)
+        triplet = MATHMLoss(margin=config.margin, beta=config.beta or None, weighting=weighting, gather=several_ranks())
         return ClassificationAndTriplet(triplet, config.triplet_weight)
