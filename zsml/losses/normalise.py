@@ -43,7 +43,7 @@ class _UnitRows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
         unit, length = ctx.saved_tensors
-        along = torch.linalg.vecdot(grad, unit, dim=1)[:, None]
+        along = (grad * unit).sum(dim=1, keepdim=True)  # not vecdot, for which autocast would round both
         return torch.addcmul(grad, unit, along, value=-1) / length
 
 
