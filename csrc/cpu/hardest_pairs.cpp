@@ -14,15 +14,13 @@ std::tuple<Tensor, Tensor> hardest_pairs(const Tensor& x, const Tensor& labels, 
   const int64_t anchors = in.x.size(0);
   Tensor distance = torch::stable::empty({kRoles, anchors}, accumulate_type(x.scalar_type()));
   Tensor index = torch::stable::empty({kRoles, anchors}, ScalarType::Long);
-  std::vector<int64_t> itself(in.self ? anchors : 0);
-  for (size_t i = 0; i < itself.size(); ++i) itself[i] = static_cast<int64_t>(i);
-  const int64_t* excluded = in.self ? itself.data() : in.exclude ? ids(*in.exclude) : nullptr;
-
   with_element_type(x.scalar_type(), [&](auto element) {
     using S = decltype(element);
     using T = typename Accumulate<S>::type;
-    HardestPairsSearch<S, T> search(rows<S>(in.x), ids(in.labels), ids(in.modality), rows<S>(in.refs), ids(in.ref_labels), ids(in.ref_modality),
-                                    excluded, &parallel_for, static_cast<int>(torch::stable::get_num_threads()), best_isa());
+    const int threads = static_cast<int>(torch::stable::get_num_threads());
+    auto search = in.self ? HardestPairsSearch<S, T>(rows<S>(in.x), ids(in.labels), ids(in.modality), &parallel_for, threads, best_isa())
+                          : HardestPairsSearch<S, T>(rows<S>(in.x), ids(in.labels), ids(in.modality), rows<S>(in.refs), ids(in.ref_labels),
+                                                     ids(in.ref_modality), in.exclude ? ids(*in.exclude) : nullptr, &parallel_for, threads, best_isa());
     search.run(static_cast<T*>(distance.mutable_data_ptr()), static_cast<int64_t*>(index.mutable_data_ptr()));
   });
   return {distance, index};

@@ -6,6 +6,7 @@
 #include "aligned.h"
 #include "extremes.h"
 #include "pack.h"
+#include "sorted_search.h"
 
 namespace zsml::cpu {
 
@@ -17,14 +18,23 @@ class HardestPairsSearch {
                      const int64_t* candidate_modality, const int64_t* exclude, ParallelFor parallel, int threads, Isa isa)
       : x_(x),
         candidates_(candidates),
+        labels_(labels),
+        modality_(modality),
+        candidate_labels_(candidate_labels),
+        candidate_modality_(candidate_modality),
         exclude_(exclude, exclude + (exclude ? x.count : 0)),
         parallel_(parallel),
         threads_(threads),
-        kernel_(extremes_kernel<T>(isa)) {
+        kernel_(extremes_kernel<T>(isa)),
+        self_(false) {
     if (!exclude) exclude_.assign(x.count, -1);
-    self_ = x.data == candidates.data && x.count == candidates.count;
-    dense_ids(labels, candidate_labels, label_, candidate_label_);
-    dense_ids(modality, candidate_modality, modality_, candidate_modality_);
+  }
+
+  // The candidates are x itself, and no row is its own partner.
+  HardestPairsSearch(Rows<S> x, const int64_t* labels, const int64_t* modality, ParallelFor parallel, int threads, Isa isa)
+      : HardestPairsSearch(x, labels, modality, x, labels, modality, nullptr, parallel, threads, isa) {
+    self_ = true;
+    for (int64_t i = 0; i < x.count; ++i) exclude_[i] = i;
   }
 
   // distance [4, B], index [4, B]
@@ -41,8 +51,11 @@ class HardestPairsSearch {
       index[i] = -1;
     }
     own_norm_.resize(x_.count);
-    search({distance, index, x_.count});
-    parallel_(0, x_.count, 16, [&](int64_t begin, int64_t end) {
+    if (self_)
+      SortedSearch<S, T>(x_, labels_, modality_, finite_, frame_, kernel_, parallel_, threads_).run({distance, index, x_.count}, own_norm_.data());
+    else
+      search({distance, index, x_.count});
+    parallel_(0, x_.count, 1 + 16384 / x_.depth, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) finish(i, distance, index);
     });
   }
@@ -55,17 +68,22 @@ class HardestPairsSearch {
 
   static T worst(int role) { return is_positive(role) ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
 
+  // Any int64 becomes a small id that fits a vector lane; ids that no anchor has become -1.
   void dense_ids(const int64_t* own, const int64_t* other, std::vector<I>& own_ids, std::vector<I>& other_ids) const {
-    std::unordered_map<int64_t, I> known;  // any int64 becomes a small id that fits a vector lane
-    const auto id = [&](int64_t value) { return known.emplace(value, static_cast<I>(known.size())).first->second; };
+    std::unordered_map<int64_t, I> known;
     own_ids.resize(x_.count);
     other_ids.resize(candidates_.count);
-    for (int64_t i = 0; i < x_.count; ++i) own_ids[i] = id(own[i]);
-    for (int64_t j = 0; j < candidates_.count; ++j) other_ids[j] = id(other[j]);
+    for (int64_t i = 0; i < x_.count; ++i) own_ids[i] = known.emplace(own[i], static_cast<I>(known.size())).first->second;
+    for (int64_t j = 0; j < candidates_.count; ++j) {
+      const auto found = known.find(other[j]);
+      other_ids[j] = found == known.end() ? I(-1) : found->second;
+    }
   }
 
   // All candidates, chunk by chunk (a chunk of panels is shared by the threads and stays in the cache), against all anchors.
   void search(Winners<T> winners) {
+    dense_ids(labels_, candidate_labels_, label_id_, candidate_label_id_);
+    dense_ids(modality_, candidate_modality_, modality_id_, candidate_modality_id_);
     const int64_t depth = x_.depth;
     const int64_t panel_bytes = std::max<int64_t>(1, kernel_.cols * depth * sizeof(T));
     const int64_t chunk = kernel_.cols * std::clamp<int64_t>((8 << 20) / panel_bytes, 1, 1 << 16);
@@ -78,8 +96,8 @@ class HardestPairsSearch {
         begin *= kernel_.cols;
         end = std::min(end * kernel_.cols, count);
         pack(candidates_, first + begin, end - begin, kernel_.cols, frame_, candidate_finite_, panels.memory + begin * depth, norm.memory + begin);
-        copy_padded(candidate_label_, first + begin, end - begin, label.memory + begin);
-        copy_padded(candidate_modality_, first + begin, end - begin, modality.memory + begin);
+        copy_padded(candidate_label_id_, first + begin, end - begin, label.memory + begin);
+        copy_padded(candidate_modality_id_, first + begin, end - begin, modality.memory + begin);
       });
       const PackedRows<T> packed{panels.memory, norm.memory, label.memory, modality.memory, count};
       search_chunk(packed, first, winners);
@@ -98,8 +116,8 @@ class HardestPairsSearch {
         const int64_t start = b * block, count = std::min(block, x_.count - start);
         pack(x_, start, count, kernel_.rows, frame_, finite_, panels.memory, norm.memory);
         std::copy_n(norm.memory, count, own_norm_.data() + start);
-        copy_padded(label_, start, count, label.memory, kernel_.rows);
-        copy_padded(modality_, start, count, modality.memory, kernel_.rows);
+        copy_padded(label_id_, start, count, label.memory, kernel_.rows);
+        copy_padded(modality_id_, start, count, modality.memory, kernel_.rows);
         const PackedRows<T> anchors{panels.memory, norm.memory, label.memory, modality.memory, count};
         const Winners<T> own{winners.value + start, winners.index + start, winners.stride};
         kernel_.update(anchors, exclude_.data() + start, chunk, first, x_.depth, scratch_value.memory, scratch_index.memory, own);
@@ -133,7 +151,7 @@ class HardestPairsSearch {
     T best[kRoles];
     for (int role = 0; role < kRoles; ++role) best[role] = worst(role);
     for (int64_t j = 0; j < candidates_.count; ++j) {
-      const int role = role_of(candidate_label_[j] == label_[i], candidate_modality_[j] == modality_[i]);
+      const int role = role_of(candidate_labels_[j] == labels_[i], candidate_modality_[j] == modality_[i]);
       if (!doubtful[role] || !candidate_finite_[j] || j == exclude_[i] || (best[role] == 0 && !is_positive(role))) continue;
       // Not in the frame: one outlier sets its scale, and the squares of what is small beside it would vanish.
       const T d = exact_distance<T>(x_.row(i), candidates_.row(j), x_.depth);
@@ -152,12 +170,13 @@ class HardestPairsSearch {
   }
 
   Rows<S> x_, candidates_;
+  const int64_t *labels_, *modality_, *candidate_labels_, *candidate_modality_;
   std::vector<int64_t> exclude_;
   ParallelFor parallel_;
   int threads_;
   const ExtremesKernel<T>& kernel_;
   bool self_;
-  std::vector<I> label_, modality_, candidate_label_, candidate_modality_;
+  std::vector<I> label_id_, modality_id_, candidate_label_id_, candidate_modality_id_;
   std::vector<uint8_t> finite_, candidate_finite_;
   std::vector<T> own_norm_;
   Frame<T> frame_;

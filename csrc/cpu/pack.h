@@ -5,10 +5,13 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "../hardest_pairs.h"
+#include "isa.h"
 #include "parallel.h"
+#include "row_maths.h"
 
 namespace zsml::cpu {
 
@@ -27,26 +30,45 @@ struct Frame {
   std::vector<T> shift;  // [depth], in scaled units
 };
 
+// A row in the type that is computed with: itself, or a converted copy in `buffer`.
+template <class T, class S>
+const T* in_type(const S* row, int64_t depth, std::vector<T>& buffer) {
+  if constexpr (std::is_same_v<S, T>) return row;
+  buffer.resize(depth);
+  for (int64_t k = 0; k < depth; ++k) buffer[k] = static_cast<T>(row[k]);
+  return buffer.data();
+}
+
+// Rows are gone through in a fixed number of stripes, so that results do not depend on the number of threads.
+constexpr int64_t kStripes = 32;
+
+// body(stripe, begin, end) for every stripe of `count` rows; in the caller's thread where there is little to do.
+template <class Body>
+void over_stripes(int64_t count, int64_t depth, ParallelFor parallel, const Body& body) {
+  const auto some = [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) body(s, count * s / kStripes, count * (s + 1) / kStripes);
+  };
+  if (count * depth <= 1 << 17)
+    some(0, kStripes);
+  else
+    parallel(0, kStripes, 1, some);
+}
+
 template <class T, class S>
 T largest_coordinate(const Rows<S>& rows, std::vector<uint8_t>& finite, ParallelFor parallel) {
-  constexpr int64_t stripes = 32;  // a fixed number, so that results do not depend on the number of threads
-  T largest[stripes] = {};
+  const RowMaths<T>& maths = row_maths<T>(best_isa());
+  T largest[kStripes] = {};
   finite.resize(rows.count);
-  parallel(0, stripes, std::max<int64_t>(1, stripes * 16384 / (rows.count * rows.depth + 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s)
-      for (int64_t i = rows.count * s / stripes; i < rows.count * (s + 1) / stripes; ++i) {
-        T row_largest = 0;
-        T poison = 0;  // 0 * x is NaN exactly where x is NaN or infinite
-        for (int64_t k = 0; k < rows.depth; ++k) {
-          const T value = static_cast<T>(rows.row(i)[k]);
-          poison += value * T(0);
-          row_largest = std::max(row_largest, std::abs(value));
-        }
-        finite[i] = poison == T(0);
-        if (finite[i]) largest[s] = std::max(largest[s], row_largest);
-      }
+  over_stripes(rows.count, rows.depth, parallel, [&](int64_t s, int64_t begin, int64_t end) {
+    std::vector<T> buffer;
+    for (int64_t i = begin; i < end; ++i) {
+      bool usable;
+      const T own = maths.largest(in_type<T>(rows.row(i), rows.depth, buffer), rows.depth, usable);
+      finite[i] = usable;
+      if (usable) largest[s] = std::max(largest[s], own);
+    }
   });
-  return *std::max_element(largest, largest + stripes);
+  return *std::max_element(largest, largest + kStripes);
 }
 
 // About 1 / value; never so large or small that dividing by it again leaves the range of T.
@@ -63,31 +85,27 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
   const int64_t depth = candidates.depth;
   frame.shift.assign(depth, T(0));
 
-  constexpr int64_t stripes = 32;
-  std::vector<double> sum(stripes * depth, 0.0);
-  double squares[stripes] = {};
-  int64_t rows[stripes] = {};
-  parallel(0, stripes, std::max<int64_t>(1, stripes * 16384 / (candidates.count * depth + 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s)
-      for (int64_t j = candidates.count * s / stripes; j < candidates.count * (s + 1) / stripes; ++j) {
-        if (!finite[j]) continue;
-        double* own = sum.data() + s * depth;
-        double length = 0;
-        for (int64_t k = 0; k < depth; ++k) {
-          const double value = static_cast<T>(candidates.row(j)[k]) * frame.scale;
-          own[k] += value;
-          length += value * value;
-        }
-        squares[s] += length;
-        ++rows[s];
-      }
+  const RowMaths<T>& maths = row_maths<T>(best_isa());
+  const std::vector<T> none(depth, T(0));
+  std::vector<double> sum(kStripes * depth, 0.0);
+  double squares[kStripes] = {};
+  int64_t rows[kStripes] = {};
+  over_stripes(candidates.count, depth, parallel, [&](int64_t s, int64_t begin, int64_t end) {
+    std::vector<T> buffer;
+    for (int64_t j = begin; j < end; ++j) {
+      if (!finite[j]) continue;
+      const T* row = in_type<T>(candidates.row(j), depth, buffer);
+      maths.add_to(sum.data() + s * depth, row, depth, frame.scale);
+      squares[s] += static_cast<double>(maths.squared_length(row, depth, frame.scale, none.data()));
+      ++rows[s];
+    }
   });
   double n = 0, total = 0, mean_squared = 0;
-  for (int64_t s = 0; s < stripes; ++s) n += rows[s], total += squares[s];
+  for (int64_t s = 0; s < kStripes; ++s) n += rows[s], total += squares[s];
   if (n == 0) return frame;
   for (int64_t k = 0; k < depth; ++k) {
     double mean = 0;
-    for (int64_t s = 0; s < stripes; ++s) mean += sum[s * depth + k];
+    for (int64_t s = 0; s < kStripes; ++s) mean += sum[s * depth + k];
     sum[k] = mean / n;
     mean_squared += sum[k] * sum[k];
   }
@@ -102,34 +120,38 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
 template <class T, class Source>
 void pack(const Source& rows, int64_t first, int64_t count, int width, const Frame<T>& frame, const std::vector<uint8_t>& finite, T* panels,
           T* norm) {
+  const RowMaths<T>& maths = row_maths<T>(best_isa());
+  const int64_t depth = rows.depth;
+  std::vector<const T*> row(width);
+  std::vector<std::vector<T>> buffer(width);
   for (int64_t start = 0; start < count; start += width) {
-    T* panel = panels + start * rows.depth;
+    T* panel = panels + start * depth;
+    const T* any = nullptr;  // stands in for rows that must not be used, whose columns are then cleared
     for (int r = 0; r < width; ++r) {
       const bool use = start + r < count && (finite.empty() || finite[first + start + r]);
-      const auto* source = use ? rows.row(first + start + r) : nullptr;
-      T length = 0;
-      for (int64_t k = 0; k < rows.depth; ++k) {
-        const T value = use ? static_cast<T>(source[k]) * frame.scale - frame.shift[k] : T(0);
-        panel[k * width + r] = value;
-        length += value * value;
-      }
-      norm[start + r] = use ? length : std::numeric_limits<T>::quiet_NaN();
+      row[r] = use ? in_type<T>(rows.row(first + start + r), depth, buffer[r]) : nullptr;
+      if (use) any = row[r];
+      norm[start + r] = use ? maths.squared_length(row[r], depth, frame.scale, frame.shift.data()) : std::numeric_limits<T>::quiet_NaN();
     }
+    if (any == nullptr) {
+      std::fill_n(panel, width * depth, T(0));
+      continue;
+    }
+    std::replace(row.begin(), row.end(), static_cast<const T*>(nullptr), any);
+    maths.pack(row.data(), width, depth, frame.scale, frame.shift.data(), panel);
+    for (int r = 0; r < width; ++r)
+      if (std::isnan(norm[start + r]))
+        for (int64_t k = 0; k < depth; ++k) panel[k * width + r] = T(0);
   }
 }
 
 // sum_k ((a_k - b_k) scale)^2: no cancellation, however close the two rows are.
 template <class T, class S>
 T squared_distance(const S* a, const S* b, int64_t depth, T scale) {
+  if constexpr (std::is_same_v<S, T>) return row_maths<T>(best_isa()).squared_distance(a, b, depth, scale);
   constexpr int lanes = 16;  // independent partial sums: vectorises, and rounds better than one long chain
   T sum[lanes] = {};
-  int64_t k = 0;
-  for (; k + lanes <= depth; k += lanes)
-    for (int l = 0; l < lanes; ++l) {
-      const T difference = (static_cast<T>(a[k + l]) - static_cast<T>(b[k + l])) * scale;
-      sum[l] += difference * difference;
-    }
-  for (; k < depth; ++k) {
+  for (int64_t k = 0; k < depth; ++k) {
     const T difference = (static_cast<T>(a[k]) - static_cast<T>(b[k])) * scale;
     sum[k % lanes] += difference * difference;
   }

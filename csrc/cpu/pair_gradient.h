@@ -76,9 +76,9 @@ class PairGradient {
     }
   }
 
-  static void add(const S* from, const S* to, T weight, std::vector<T>& sum) {
-    T* s = sum.data();
-    for (size_t k = 0; k < sum.size(); ++k) s[k] += weight * (static_cast<T>(from[k]) - static_cast<T>(to[k]));
+  void add(const S* from, const S* to, T weight, std::vector<T>& sum) const {
+    if constexpr (std::is_same_v<S, T>) return maths_.add_difference(sum.data(), from, to, static_cast<int64_t>(sum.size()), weight);
+    for (size_t k = 0; k < sum.size(); ++k) sum[k] += weight * (static_cast<T>(from[k]) - static_cast<T>(to[k]));
   }
 
   static void store(const std::vector<T>& sum, S* out) {
@@ -90,6 +90,7 @@ class PairGradient {
   const T* distance_;
   const int64_t* index_;
   ParallelFor parallel_;
+  const RowMaths<T>& maths_ = row_maths<T>(best_isa());
 };
 
 }  // namespace zsml::cpu
