@@ -39,19 +39,21 @@ const T* in_type(const S* row, int64_t depth, std::vector<T>& buffer) {
   return buffer.data();
 }
 
-// Rows are gone through in a fixed number of stripes, so that results do not depend on the number of threads.
+// Rows are gone through in stripes whose number depends on their size alone, so that results do not depend on the number of threads.
 constexpr int64_t kStripes = 32;
+inline int64_t stripes(int64_t count, int64_t depth) { return std::clamp<int64_t>(count * depth >> 14, 1, kStripes); }
 
 // body(stripe, begin, end) for every stripe of `count` rows; in the caller's thread where there is little to do.
 template <class Body>
 void over_stripes(int64_t count, int64_t depth, ParallelFor parallel, const Body& body) {
+  const int64_t all = stripes(count, depth);
   const auto some = [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s) body(s, count * s / kStripes, count * (s + 1) / kStripes);
+    for (int64_t s = begin; s < end; ++s) body(s, count * s / all, count * (s + 1) / all);
   };
   if (count * depth <= 1 << 17)
-    some(0, kStripes);
+    some(0, all);
   else
-    parallel(0, kStripes, 1, some);
+    parallel(0, all, 1, some);
 }
 
 template <class T, class S>
@@ -87,7 +89,8 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
 
   const RowMaths<T>& maths = row_maths<T>(best_isa());
   const std::vector<T> none(depth, T(0));
-  std::vector<double> sum(kStripes * depth, 0.0);
+  const int64_t all = stripes(candidates.count, depth);
+  std::vector<double> sum(all * depth, 0.0);
   double squares[kStripes] = {};
   int64_t rows[kStripes] = {};
   over_stripes(candidates.count, depth, parallel, [&](int64_t s, int64_t begin, int64_t end) {
@@ -101,11 +104,11 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
     }
   });
   double n = 0, total = 0, mean_squared = 0;
-  for (int64_t s = 0; s < kStripes; ++s) n += rows[s], total += squares[s];
+  for (int64_t s = 0; s < all; ++s) n += rows[s], total += squares[s];
   if (n == 0) return frame;
   for (int64_t k = 0; k < depth; ++k) {
     double mean = 0;
-    for (int64_t s = 0; s < kStripes; ++s) mean += sum[s * depth + k];
+    for (int64_t s = 0; s < all; ++s) mean += sum[s * depth + k];
     sum[k] = mean / n;
     mean_squared += sum[k] * sum[k];
   }

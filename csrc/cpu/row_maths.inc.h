@@ -100,12 +100,87 @@ void row_add_to(double* sum, const T* row, int64_t depth, T scale) {
   for (int64_t k = 0; k < depth; ++k) sum[k] += static_cast<double>(row[k] * scale);
 }
 
+// Lanes of two vectors by turns: of their first halves, and of their second halves.
+template <int width>
+struct Interleave;
+template <>
+struct Interleave<2> {
+  template <class V>
+  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 2); }
+  template <class V>
+  static V high(V a, V b) { return __builtin_shufflevector(a, b, 1, 3); }
+};
+template <>
+struct Interleave<4> {
+  template <class V>
+  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+  template <class V>
+  static V high(V a, V b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+};
+template <>
+struct Interleave<8> {
+  template <class V>
+  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+  template <class V>
+  static V high(V a, V b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+};
+template <>
+struct Interleave<16> {
+  template <class V>
+  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+  template <class V>
+  static V high(V a, V b) { return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31); }
+};
+
+// Rows become columns: interleaving the two halves of the rows log2(width) times.
+template <class T>
+static inline __attribute__((always_inline)) void transpose(typename Lanes<T>::Vector (&v)[Lanes<T>::width]) {
+  constexpr int width = Lanes<T>::width;
+#pragma GCC unroll 4
+  for (int step = 1; step < width; step *= 2) {
+    typename Lanes<T>::Vector next[width];
+#pragma GCC unroll 16
+    for (int i = 0; i < width / 2; ++i) {
+      next[2 * i] = Interleave<width>::low(v[i], v[i + width / 2]);
+      next[2 * i + 1] = Interleave<width>::high(v[i], v[i + width / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < width; ++i) v[i] = next[i];
+  }
+}
+
+// Columns [first, first + count) of a panel, count at most the lanes of a vector.
+template <class T>
+static inline __attribute__((always_inline)) void pack_group(const T* const* row, int64_t first, int64_t count, int64_t width, int64_t depth, T scale,
+                                                             const T* shift, T* panel) {
+  using L = Lanes<T>;
+  // A vector may be stored whole where what it writes too much is overwritten next: by the following k of a panel this narrow.
+  const bool whole = count == L::width || width == count;
+  int64_t k = 0;
+  for (; k + L::width <= depth; k += L::width) {
+    typename L::Vector v[L::width];
+    const typename L::Vector less = L::load(shift + k);
+#pragma GCC unroll 16
+    for (int r = 0; r < L::width; ++r) v[r] = L::load(row[first + (r < count ? r : 0)] + k) * scale - less;
+    transpose<T>(v);
+#pragma GCC unroll 16
+    for (int l = 0; l < L::width; ++l) {
+      T* to = panel + (k + l) * width + first;
+      if (whole && (count == L::width || k + l + 1 < depth))
+        *reinterpret_cast<typename L::Unaligned*>(to) = v[l];
+      else
+        for (int r = 0; r < count; ++r) to[r] = v[l][r];
+    }
+  }
+  for (; k < depth; ++k)
+    for (int64_t r = first; r < first + count; ++r) panel[k * width + r] = row[r][k] * scale - shift[k];
+}
+
 template <class T>
 void rows_pack(const T* const* row, int64_t width, int64_t depth, T scale, const T* shift, T* panel) {
-  constexpr int64_t block = 64 / sizeof(T);  // a cache line of every row, then the next: reads stay near, writes in order
-  for (int64_t k0 = 0; k0 < depth; k0 += block)
-    for (int64_t k = k0; k < (k0 + block < depth ? k0 + block : depth); ++k)
-      for (int64_t r = 0; r < width; ++r) panel[k * width + r] = row[r][k] * scale - shift[k];
+  constexpr int64_t lanes = Lanes<T>::width;
+  for (int64_t first = 0; first < width; first += lanes)
+    pack_group<T>(row, first, width - first < lanes ? width - first : lanes, width, depth, scale, shift, panel);
 }
 
 template <class T>
