@@ -18,7 +18,14 @@ class PairGradient {
       : x_(x), refs_(refs), grad_(grad), distance_(distance), index_(index), parallel_(parallel) {}
 
   // grad_x [B, D]: each anchor's own four pairs, and where the candidates are x itself also the pairs that chose the row.
-  void of_anchors(S* out, bool self) const {
+  template <class To>
+  void of_anchors(To* out, bool self) const {
+    of_anchors(out, self, [](int64_t, std::vector<T>&) {});
+  }
+
+  // The same, and finish(i, sum) may change the sum of row i before it is written.
+  template <class To, class Finish>
+  void of_anchors(To* out, bool self, const Finish& finish) const {
     const Incoming chosen = self ? group_by_partner() : Incoming{};
     parallel_(0, x_.count, grain(), [&](int64_t begin, int64_t end) {
       std::vector<T> sum(x_.depth);
@@ -27,6 +34,7 @@ class PairGradient {
         for (int64_t at = i; at < kRoles * x_.count; at += x_.count)
           if (counts(at)) add(x_.row(i), refs_.row(index_[at]), weight(at), sum);
         if (self) gather(i, chosen, sum);
+        finish(i, sum);
         store(sum, out + i * x_.depth);
       }
     });
@@ -81,8 +89,9 @@ class PairGradient {
     for (size_t k = 0; k < sum.size(); ++k) sum[k] += weight * (static_cast<T>(from[k]) - static_cast<T>(to[k]));
   }
 
-  static void store(const std::vector<T>& sum, S* out) {
-    for (size_t k = 0; k < sum.size(); ++k) out[k] = static_cast<S>(sum[k]);
+  template <class To>
+  static void store(const std::vector<T>& sum, To* out) {
+    for (size_t k = 0; k < sum.size(); ++k) out[k] = static_cast<To>(sum[k]);
   }
 
   Rows<S> x_, refs_;

@@ -24,6 +24,9 @@ struct RowMaths {
   // sum[k] += weight * (from[k] - to[k])
   void (*add_difference)(T* sum, const T* from, const T* to, int64_t depth, T weight);
 
+  // sum[k] = (sum[k] - weight * row[k]) * scale
+  void (*subtract_and_scale)(T* sum, const T* row, int64_t depth, T weight, double scale);
+
   // sum[k] += row[k] * scale
   void (*add_to)(double* sum, const T* row, int64_t depth, T scale);
 

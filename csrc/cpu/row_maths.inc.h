@@ -96,6 +96,15 @@ void row_add_difference(T* sum, const T* from, const T* to, int64_t depth, T wei
 }
 
 template <class T>
+void row_subtract_and_scale(T* sum, const T* row, int64_t depth, T weight, double scale) {
+  const T plain = static_cast<T>(scale);
+  if (plain > T(0) && plain - plain == T(0))
+    for (int64_t k = 0; k < depth; ++k) sum[k] = (sum[k] - weight * row[k]) * plain;
+  else  // beyond the range of T, though the result need not be
+    for (int64_t k = 0; k < depth; ++k) sum[k] = static_cast<T>(static_cast<double>(sum[k] - weight * row[k]) * scale);
+}
+
+template <class T>
 void row_add_to(double* sum, const T* row, int64_t depth, T scale) {
   for (int64_t k = 0; k < depth; ++k) sum[k] += static_cast<double>(row[k] * scale);
 }
@@ -186,7 +195,7 @@ void rows_pack(const T* const* row, int64_t width, int64_t depth, T scale, const
 template <class T>
 const RowMaths<T>& maths() {
   static const RowMaths<T> m{&row_largest<T>,        &row_squared_length<T>, &row_squared_distance<T>, &row_inner<T>,
-                             &row_add_difference<T>, &row_add_to<T>,         &rows_pack<T>};
+                             &row_add_difference<T>, &row_subtract_and_scale<T>, &row_add_to<T>, &rows_pack<T>};
   return m;
 }
 

@@ -9,20 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsml.errors import InputError
-from zsml.ops import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, hardest_pairs
+from zsml.ops import hardest_pairs
 from zsml.ops._check import embeddings as check_rows
+from zsml.ops.modality_triplet import TERMS, WEIGHTINGS, modality_triplet
 
 from ._settings import is_number
 from .gather import Ranks, agree, gather_candidates, global_sum, no_anchors
 from .normalise import unit_rows
-
-# Which hardest positive is compared with which hardest negative.
-TERMS = {
-    "within": (WITHIN_POS, WITHIN_NEG),
-    "hybrid": (CROSS_POS, WITHIN_NEG),
-    "cross": (CROSS_POS, CROSS_NEG),
-}
-WEIGHTINGS = (None, "adaptive", "released")
 
 
 class ModalityTripletLoss(nn.Module):
@@ -124,6 +117,11 @@ class ModalityTripletLoss(nn.Module):
             raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
         if ref_emb is not None:
             check_rows(ref_emb, "ref_emb")
+        if ranks is None and all(given is None for given in (ref_emb, ref_labels, ref_modality, exclude)):
+            return modality_triplet(
+                embeddings, labels, modality, terms=self.terms, margin=self.margin, beta=self.beta,
+                weighting=self.weighting, normalize=self.normalize,
+            )  # fmt: skip
         if self.normalize:
             embeddings = unit_rows(embeddings)
             ref_emb = None if ref_emb is None else unit_rows(ref_emb)

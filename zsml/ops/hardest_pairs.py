@@ -82,13 +82,13 @@ def hardest_pairs(
         _check.ids(modality, "modality", x)
     x, refs, modality, ref_modality = _check.candidates(x, labels, modality, refs, ref_labels, ref_modality, exclude)
     _check.no_forward_mode("hardest_pairs", x, refs)
-    precision = _search_precision()
+    precision = search_precision()
     distance, index = torch.ops.zsml.hardest_pairs(x, labels, modality, refs, ref_labels, ref_modality, exclude, precision)
     return HardestPairs(distance, index)
 
 
 @torch.compiler.assume_constant_result  # a compiled graph guards on this global setting, and is compiled anew when it changes
-def _search_precision() -> int:
+def search_precision() -> int:
     try:
         return _PRECISIONS[torch.get_float32_matmul_precision()]
     except RuntimeError:  # refuses once torch.backends.cuda.matmul.fp32_precision is in use, which then has the answer
