@@ -25,12 +25,16 @@ constexpr double kLeastHardness = 0.1;
 
 ZSML_HD double triplet_sigmoid(double z) { return z >= 0 ? 1 / (1 + exp(-z)) : exp(z) / (1 + exp(z)); }
 
-// phi for v and h = sigmoid(beta v), which is also its slope (beta > 0). A missing partner makes v = -inf, and both 0.
+// phi for v, and its slope from h = sigmoid(beta v). Beyond beta v = 20 the softplus is v, as in torch. A missing partner makes
+// v = -inf, and both 0.
 ZSML_HD double triplet_phi(double v, double beta) {
   const double above = v > 0 || v != v ? v : 0;
-  return beta == 0 ? above : above + log1p(exp(-fabs(beta * v))) / beta;
+  return beta == 0 || beta * v > 20 ? above : above + log1p(exp(-fabs(beta * v))) / beta;
 }
-ZSML_HD double triplet_slope(double v, double hardness, double beta) { return beta == 0 ? (v > 0 || v != v) : hardness; }
+ZSML_HD double triplet_slope(double v, double hardness, double beta) {
+  if (beta == 0) return v > 0 || v != v;
+  return beta * v > 20 ? 1 : hardness;
+}
 
 // From the means over the anchors to the loss, and how it moves with each of them.
 struct TripletWeights {

@@ -43,9 +43,9 @@ struct Winners {
 // panels of both; padding has a NaN length.
 template <class T>
 struct SortedRows {
-  const T *row_panels, *col_panels;                 // [padded, depth]
-  const T* norm;                                    // [padded]  squared length; NaN for a row that must not be chosen
-  const Integer<T>*label, *modality, *original;     // [padded]  original: where the row stood before sorting
+  const T *row_panels, *col_panels;              // [padded, depth]
+  const T* norm;                                 // [padded]  squared length; NaN for a row that must not be chosen
+  const Integer<T>*label, *modality, *original;  // [padded]  original: where the row stood before sorting
   int64_t count;
 };
 
@@ -71,8 +71,8 @@ struct ExtremesKernel {
 
   // The same for rows that are their own candidates: all tiles at or right of the diagonal of the row panels [first_panel,
   // last_panel), each used twice, for its rows and for its columns. Winners and scratch aligned to 64 bytes; stride a multiple of cols.
-  void (*update_both)(const SortedRows<T>& rows, int64_t first_panel, int64_t last_panel, int64_t depth, T* scratch_value,
-                      Integer<T>* scratch_index, SortedWinners<T> winners);
+  void (*update_both)(const SortedRows<T>& rows, int64_t first_panel, int64_t last_panel, int64_t depth, T* scratch_value, Integer<T>* scratch_index,
+                      SortedWinners<T> winners);
 
   // The bare tile, for tests and micro-benchmarks: product[rows, cols] of one panel with one other.
   void (*tile)(const T* a, const T* b, int64_t depth, T* product);

@@ -203,8 +203,8 @@ void merge_lanes(const T* lane_value, const Integer<T>* lane_index, int64_t i, S
 }
 
 template <class T>
-void update_both_ways(const SortedRows<T>& rows, int64_t first_panel, int64_t last_panel, int64_t depth, T* scratch_value,
-                      Integer<T>* scratch_index, SortedWinners<T> winners) {
+void update_both_ways(const SortedRows<T>& rows, int64_t first_panel, int64_t last_panel, int64_t depth, T* scratch_value, Integer<T>* scratch_index,
+                      SortedWinners<T> winners) {
   using Tile = Tile<T>;
   using Vector = typename Tile::Vector;
   using Ints = typename Tile::Ints;

@@ -18,9 +18,10 @@ std::tuple<Tensor, Tensor> hardest_pairs(const Tensor& x, const Tensor& labels, 
     using S = decltype(element);
     using T = typename Accumulate<S>::type;
     const int threads = static_cast<int>(torch::stable::get_num_threads());
-    auto search = in.self ? HardestPairsSearch<S, T>(rows<S>(in.x), ids(in.labels), ids(in.modality), &parallel_for, threads, best_isa())
-                          : HardestPairsSearch<S, T>(rows<S>(in.x), ids(in.labels), ids(in.modality), rows<S>(in.refs), ids(in.ref_labels),
-                                                     ids(in.ref_modality), in.exclude ? ids(*in.exclude) : nullptr, &parallel_for, threads, best_isa());
+    auto search = in.self
+                      ? HardestPairsSearch<S, T>(rows<S>(in.x), ids(in.labels), ids(in.modality), &parallel_for, threads, best_isa())
+                      : HardestPairsSearch<S, T>(rows<S>(in.x), ids(in.labels), ids(in.modality), rows<S>(in.refs), ids(in.ref_labels),
+                                                 ids(in.ref_modality), in.exclude ? ids(*in.exclude) : nullptr, &parallel_for, threads, best_isa());
     search.run(static_cast<T*>(distance.mutable_data_ptr()), static_cast<int64_t*>(index.mutable_data_ptr()));
   });
   return {distance, index};

@@ -72,7 +72,8 @@ class TripletLoss {
   static constexpr int64_t kBlock = 512;
 
   double violation(int t, int64_t i) const {
-    return static_cast<double>(distance_[kTermPositive[t] * anchors_ + i]) - static_cast<double>(distance_[kTermNegative[t] * anchors_ + i]) + margin_;
+    return static_cast<double>(distance_[kTermPositive[t] * anchors_ + i]) - static_cast<double>(distance_[kTermNegative[t] * anchors_ + i]) +
+           margin_;
   }
 
   void sum(int64_t block, int t, double& phi, double& hardness) {
@@ -160,10 +161,11 @@ Tensor modality_triplet_backward(const Tensor& grad, const Tensor& x, const Tens
     if (!normalized) return gradient(rows<S>(in.x), [](int64_t, std::vector<T>&) {});
     const Rows<T> from = rows<T>(in.x);
     const RowMaths<T>& maths = row_maths<T>(best_isa());
-    const double* lengths = static_cast<const double*>(length.const_data_ptr());
+    const Tensor all_lengths = torch::stable::contiguous(length);
+    const double* lengths = static_cast<const double*>(all_lengths.const_data_ptr());
     gradient(from, [&](int64_t i, std::vector<T>& sum) {  // through u = x / |x|
       const T along = maths.inner(sum.data(), from.row(i), depth);
-      maths.subtract_and_scale(sum.data(), from.row(i), depth, along, 1 / lengths[i]);
+      if (along == along) maths.subtract_and_scale(sum.data(), from.row(i), depth, along, 1 / lengths[i]);  // a NaN row has sum 0
     });
   });
   return out;

@@ -37,8 +37,7 @@ template <class T>
 T row_largest(const T* row, int64_t depth, bool& finite) {
   using L = Lanes<T>;
   // 0 * x is NaN exactly where x is NaN or infinite.
-  const T poison = sum_terms<T>(
-      depth, [&](int64_t k) { return L::load(row + k) * T(0); }, [&](int64_t k) { return row[k] * T(0); });
+  const T poison = sum_terms<T>(depth, [&](int64_t k) { return L::load(row + k) * T(0); }, [&](int64_t k) { return row[k] * T(0); });
   finite = poison == T(0);
   typename L::Vector high = {}, low = {};
   int64_t k = 0;
@@ -86,8 +85,7 @@ T row_squared_distance(const T* a, const T* b, int64_t depth, T scale) {
 template <class T>
 T row_inner(const T* a, const T* b, int64_t depth) {
   using L = Lanes<T>;
-  return sum_terms<T>(
-      depth, [&](int64_t k) { return L::load(a + k) * L::load(b + k); }, [&](int64_t k) { return a[k] * b[k]; });
+  return sum_terms<T>(depth, [&](int64_t k) { return L::load(a + k) * L::load(b + k); }, [&](int64_t k) { return a[k] * b[k]; });
 }
 
 template <class T>
@@ -115,30 +113,46 @@ struct Interleave;
 template <>
 struct Interleave<2> {
   template <class V>
-  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 2); }
+  static V low(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 2);
+  }
   template <class V>
-  static V high(V a, V b) { return __builtin_shufflevector(a, b, 1, 3); }
+  static V high(V a, V b) {
+    return __builtin_shufflevector(a, b, 1, 3);
+  }
 };
 template <>
 struct Interleave<4> {
   template <class V>
-  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+  static V low(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  }
   template <class V>
-  static V high(V a, V b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+  static V high(V a, V b) {
+    return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  }
 };
 template <>
 struct Interleave<8> {
   template <class V>
-  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+  static V low(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+  }
   template <class V>
-  static V high(V a, V b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+  static V high(V a, V b) {
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  }
 };
 template <>
 struct Interleave<16> {
   template <class V>
-  static V low(V a, V b) { return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+  static V low(V a, V b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  }
   template <class V>
-  static V high(V a, V b) { return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31); }
+  static V high(V a, V b) {
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  }
 };
 
 // Rows become columns: interleaving the two halves of the rows log2(width) times.
@@ -194,8 +208,8 @@ void rows_pack(const T* const* row, int64_t width, int64_t depth, T scale, const
 
 template <class T>
 const RowMaths<T>& maths() {
-  static const RowMaths<T> m{&row_largest<T>,        &row_squared_length<T>, &row_squared_distance<T>, &row_inner<T>,
-                             &row_add_difference<T>, &row_subtract_and_scale<T>, &row_add_to<T>, &rows_pack<T>};
+  static const RowMaths<T> m{&row_largest<T>,        &row_squared_length<T>,     &row_squared_distance<T>, &row_inner<T>,
+                             &row_add_difference<T>, &row_subtract_and_scale<T>, &row_add_to<T>,           &rows_pack<T>};
   return m;
 }
 

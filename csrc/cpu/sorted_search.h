@@ -60,8 +60,7 @@ class SortedSearch {
   struct Found {
     explicit Found(int64_t stride) : value(std::make_unique<Aligned<T>>(kRoles * stride)), index(std::make_unique<Aligned<I>>(kRoles * stride)) {
       constexpr T infinity = std::numeric_limits<T>::infinity();
-      for (int role = 0; role < kRoles; ++role)
-        std::fill_n(value->memory + role * stride, stride, is_positive(role) ? -infinity : infinity);
+      for (int role = 0; role < kRoles; ++role) std::fill_n(value->memory + role * stride, stride, is_positive(role) ? -infinity : infinity);
       std::fill_n(index->memory, kRoles * stride, I(-1));
     }
     std::unique_ptr<Aligned<T>> value;

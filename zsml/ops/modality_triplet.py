@@ -87,15 +87,16 @@ def reference(
         if peak is not None:  # a float64's can
             safe = torch.where((peak > 0) & (peak < torch.inf), peak, 1.0)
             length = torch.linalg.vector_norm(x / safe[:, None], dim=1) * safe
-        length = torch.where(length > 0, length, 1.0)  # NaN becomes 1 too, as for a row of zeros
-        unit = torch.where(x.isfinite().all(dim=1, keepdim=True), x.double() / length[:, None], torch.nan).to(dtype)
+        finite = x.isfinite().all(dim=1)  # [B]
+        length = torch.where((length > 0) & finite, length, 1.0)
+        unit = torch.where(finite[:, None], x.double() / length[:, None], torch.nan).to(dtype)
     distance, index = torch.ops.zsml.hardest_pairs(unit if normalize else x, labels, modality, None, None, None, None, precision)
     used = [pair for bit, pair in enumerate(TERMS.values()) if terms >> bit & 1]
     positive, negative = [p for p, _ in used], [n for _, n in used]
     violation = distance.double()[positive] - distance.double()[negative] + margin  # [T, B]; -inf without a partner
     scaled = beta * violation
     phi = F.softplus(violation, beta=beta) if beta else F.relu(violation)
-    by_violation = torch.sigmoid(scaled) if beta else ((violation > 0) | violation.isnan()).double()
+    by_violation = torch.sigmoid(scaled).masked_fill(scaled > 20, 1.0) if beta else ((violation > 0) | violation.isnan()).double()
     per_term = phi.mean(dim=1)  # [T]
     if weighting == 0:
         loss, by_violation = per_term.mean(), by_violation / len(used)
