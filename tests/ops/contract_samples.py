@@ -40,6 +40,11 @@ def spread(t: object) -> object:
     return t[tuple(slice(None, None, 2) for _ in range(t.dim()))]
 
 
+def slopes() -> tuple[Tensor, Tensor, Tensor]:
+    """slope, distance and index of csrc/modality_triplet.h for 9 rows."""
+    return rows(4, 9), rows(4, 9).abs(), ids(36, 9).view(4, 9)
+
+
 SHIFT = torch.full((6,), 0.125, dtype=torch.float64)
 
 
@@ -133,6 +138,20 @@ SAMPLES = {
         "one class": to_centers_gradient(to_centers(classes=1), 1, 1.0),
         "not contiguous": tuple(map(spread, to_centers_gradient(to_centers(), 1, 2.0))),
     },
+    "modality_triplet": {
+        "adaptive": (rows(9), ids(9, 3), ids(9, 2), 7, 0.2, 20.0, 1, True, 0),
+        "released": (rows(9, dtype=torch.float64), ids(9, 3), ids(9, 2), 5, 0.2, 20.0, 2, True, 0),
+        "relu, as it is": (rows(9, dtype=torch.bfloat16), ids(9, 3), ids(9, 2), 1, 0.2, 0.0, 0, False, 0),
+        "not contiguous": tuple(map(spread, (rows(9), ids(9, 3), ids(9, 2), 7, 0.2, 20.0, 0, True, 0))),
+    },
+    "modality_triplet_backward": {
+        "unit rows": (rows(1)[0, 0], rows(9), *slopes(), rows(9, seed=1), rows(9, dtype=torch.float64)[:, 0].abs() + 1),
+        "as it is": (rows(1)[0, 0], rows(9, dtype=torch.float16), *slopes(), rows(0), rows(0, dtype=torch.float64)[:, 0]),
+        "not contiguous": (
+            rows(1)[0, 0],
+            *map(spread, (rows(9), *slopes(), rows(9, seed=1), rows(9, dtype=torch.float64)[:, 0].abs() + 1)),
+        ),
+    },
     "pack_bits": {
         "whole bytes": (bits(5, 16),),
         "part of a byte": (bits(5, 13),),
@@ -182,6 +201,8 @@ SAMPLES = {
 }
 # Their results are empty only for empty input, which zsml.ops refuses.
 NEVER_EMPTY = {
+    "modality_triplet",
+    "modality_triplet_backward",
     "pack_bits",
     "unpack_bits",
     "hamming_distance",
@@ -191,7 +212,7 @@ NEVER_EMPTY = {
     "margin_softmax_backward",
 }
 # Ops whose outputs may be differentiated (with respect to the arguments that are floating point).
-DIFFERENTIABLE = {"hardest_pairs", "margin_softmax", "supcon"}
+DIFFERENTIABLE = {"hardest_pairs", "modality_triplet", "margin_softmax", "supcon"}
 # Ops whose results are as long as the values of their arguments say.
 VALUE_DEPENDENT_SIZE = {"hamming_rank_relevant", "pack_gallery", "rank_relevant"}
 
@@ -223,6 +244,12 @@ LARGE = {
                 others, target = torch.ops.zsml.margin_softmax(x[:size], centers, torch.arange(size), measure, 1.0)
                 (others + target).sum().backward()
     """,
+    "modality_triplet": """
+        def work(B):
+            x = torch.randn(B, 16, requires_grad=True)
+            labels, modality = torch.arange(B) % 512, torch.arange(B) // 512 % 2
+            torch.ops.zsml.modality_triplet(x, labels, modality, 7, 0.2, 20.0, 1, True, 0)[0].backward()
+    """,
     "hamming_topk": """
         def work(B):
             codes = torch.randint(0, 256, (B, 4), dtype=torch.uint8)
@@ -242,6 +269,7 @@ LARGE = {
     """,
 }
 NO_LARGE_RUN = {
+    "modality_triplet_backward": "part of the run of modality_triplet",
     "hardest_pairs_backward": "part of the run of hardest_pairs",
     "supcon_backward": "part of the run of supcon",
     "margin_softmax_backward": "part of the run of margin_softmax",
