@@ -108,7 +108,8 @@ class TrainConfig:
             return self.workers
         from zsml.engine.device import resolve_device
 
-        cores = os.cpu_count() or 1  # on a CPU they are busy computing
+        # Shared with the other processes of the training, if torchrun started some; on a CPU they are busy computing.
+        cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         return min(8, cores if resolve_device(self.device).type == "cuda" else cores // 4)
 
     @property

@@ -285,9 +285,12 @@ def _check_batch(
     for name, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality), ("exclude", exclude)):
         if ref_emb is None and value is not None:
             raise InputError(f"{name} is given but ref_emb is not; pass ref_emb=[M, D] or drop {name}")
-    kind = embeddings.device.type
-    if f"{kind}:" not in dist.get_backend_config():
-        raise InputError(f"embeddings are on {kind}, which the process group ({dist.get_backend_config()}) does not serve")
+    kind, backends = embeddings.device.type, dist.get_backend_config()
+    if f"{kind}:" not in backends or "cuda:gloo" in backends and kind == "cuda":  # gloo has no all-to-all there
+        raise InputError(
+            f"embeddings are on {kind}, where the process group ({backends}) cannot gather; it takes gloo for the CPU and nccl for "
+            'GPUs: init_process_group("cpu:gloo,cuda:nccl") serves both'
+        )
 
 
 def _describe(embeddings: Tensor, modality: Tensor | None, ref_emb: Tensor | None) -> dict[str, int]:
