@@ -12,7 +12,7 @@ import torch
 
 from zsml.errors import InputError
 from zsml.metrics import RetrievalEvaluator, chance_map, evaluate_retrieval
-from zsml.ops import hamming_distance, hamming_rank, hamming_topk, hardest_pairs, pack_bits, unpack_bits
+from zsml.ops import hamming_distance, hamming_rank, hamming_topk, hardest_pairs, margin_softmax, pack_bits, supcon, unpack_bits
 from zsml.ops._arrays import as_tensor
 from zsml.quantize import ITQ, CentreHash
 
@@ -74,6 +74,13 @@ CALLS = {
         ),
         (X, Y, M, R, RY, RM, SKIP),
     ),
+    "supcon": (
+        lambda x, y, m, *rest: supcon(
+            x, y, m, **dict(zip(("refs", "ref_labels", "ref_modality", "exclude"), rest, strict=True))
+        ),
+        (X, Y, M, R, RY, RM, SKIP),
+    ),
+    "margin_softmax": (margin_softmax, (X, R, Y)),
     "evaluate_retrieval": (lambda *a: evaluate_retrieval(*a).ap, (X, Y, R, RY)),
     "evaluate_retrieval of codes": (
         lambda *a: evaluate_retrieval(*a, distance="hamming").ap, (CODES, Y[:9], MORE, torch.arange(40) % 5)

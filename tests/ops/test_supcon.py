@@ -11,7 +11,7 @@ from conftest import ADVERSARIAL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pair_softmax_oracle import assert_within, contrast
-from test_hardest_pairs_input import WITH_REFS, WITHOUT_REFS, check_message, good
+from test_hardest_pairs_input import DIRECT, ORDER, WITH_REFS, WITHOUT_REFS, check_message, good
 
 from zsml.errors import InputError
 from zsml.ops import supcon
@@ -203,3 +203,55 @@ def test_bad_options(option, words):
     with pytest.raises(InputError) as error:
         supcon(**good(), **option)
     assert all(word in str(error.value) for word in words)
+
+
+# ---- past the checks of Python: the registered ops themselves ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "change"), DIRECT)
+def test_registered_op_refuses(kernel_device, name, change):
+    arguments = good(kernel_device, refs=True)
+    arguments[name] = change(arguments[name])
+    with pytest.raises((RuntimeError, ValueError, TypeError), match=r"\w"):
+        torch.ops.zsml.supcon(*(arguments[key] for key in ORDER), 0.5, 0, False)
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 0.0), (0, float("nan")), (0, -1.0), (1, 3), (1, -1)])
+def test_registered_op_refuses_options(kernel_device, place, value):
+    options = [0.5, 0, False]
+    options[place] = value
+    arguments = good(kernel_device, refs=True)
+    with pytest.raises((RuntimeError, ValueError), match=("temperature", "pairs")[place]):
+        torch.ops.zsml.supcon(*(arguments[key] for key in ORDER), *options)
+
+
+def test_registered_op_skips_nothing_for_an_impossible_row(device):
+    arguments = good(device, refs=True)
+    options = (0.5, 0, True)
+    expected = torch.ops.zsml.supcon(*(arguments[key] for key in ORDER[:-1]), None, *options)
+    arguments["exclude"] = torch.tensor([7, -2, 2**62, -(2**62), 8], device=device)
+    for ours, other in zip(torch.ops.zsml.supcon(*(arguments[key] for key in ORDER), *options), expected, strict=True):
+        assert torch.equal(ours, other)
+
+
+GRADIENT = {
+    "grad": [lambda t: t[:3], lambda t: t.double(), lambda t: t[:, None]],
+    "lse": [lambda t: t[:3], lambda t: t.double()],
+    "positives": [lambda t: t[:3], lambda t: t.int()],
+    "pull": [lambda t: t[:3], lambda t: t.half()],
+    "x": [lambda t: t[:, :2], lambda t: t.double()],
+    "refs": [lambda t: t[:, :2], lambda t: None],
+    "ref_labels": [lambda t: t[:3]],
+}
+
+
+@pytest.mark.parametrize(("name", "change"), [(name, change) for name, changes in GRADIENT.items() for change in changes])
+def test_registered_gradient_refuses(kernel_device, name, change):
+    arguments = good(kernel_device, refs=True)
+    options = (0.5, 0, True)
+    found = torch.ops.zsml.supcon(*(arguments[key] for key in ORDER), *options)
+    arguments |= {"grad": torch.ones_like(found[0])} | dict(zip(("lse", "positives", "pull"), found[1:], strict=True))
+    arguments[name] = change(arguments[name])
+    before, after = (arguments[key] for key in ("grad", *ORDER)), (arguments[key] for key in ("lse", "positives", "pull"))
+    with pytest.raises((RuntimeError, ValueError, TypeError), match=r"\w"):
+        torch.ops.zsml.supcon_backward(*before, *options, *after, True, True)
