@@ -68,14 +68,14 @@ def chunked(name: str, summed: Callable[..., Tensor]) -> Loss:
 
 def metric_learning(name: str, batch: object) -> Loss:
     """pytorch-metric-learning's loss of this name. Its NTXentLoss compares every positive pair with every negative one, of all
-    anchors: about 16 bytes for each, and far more than any machine has beyond some hundred samples.
+    anchors: about 18 bytes for each, and far more than any machine has beyond some hundred samples.
     """
     from pytorch_metric_learning import losses
 
     loss = getattr(losses, name)(temperature=TEMPERATURE)
     same = batch.labels.unique(return_counts=True)[1].double()
     positive, negative = (same * (same - 1)).sum().item(), (same * (same.sum() - same)).sum().item()
-    needed = 16 * positive * negative if name == "NTXentLoss" else 60 * same.sum().item() ** 2
+    needed = 18 * positive * negative if name == "NTXentLoss" else 60 * same.sum().item() ** 2
     if batch.x.device.type == "cpu" and needed > measure.available_memory():
         raise Unable(f"needs about {needed / 2**30:,.1f} GiB")
     return lambda x, labels, modality: loss(x, labels)

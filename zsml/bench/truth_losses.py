@@ -13,7 +13,7 @@ from zsml.bench.case import Disagrees
 from zsml.bench.peers_pairs import chunked
 
 BLOCK = 64  # anchors at a time
-LOGITS = 1 << 24  # of classes, at a time
+LOGITS = 1 << 25  # of classes, at a time
 VALUE_ERROR = 1e-4  # relative
 GRAD_ERROR = 1e-3  # relative, of the whole
 SWAPPED_ERROR = 2e-2  # where a search in float32 may swap partners that are equally far up to rounding
