@@ -202,12 +202,12 @@ class ArcFaceLoss(CosFaceLoss):
         super().__init__(num_classes, embedding_dim, between(margin, "margin", 0, math.pi), scale, annealing_steps, gather)
 
     def target_logit(self, target: Tensor, embeddings: Tensor, part: Tensor | float) -> Tensor:
-        margin = torch.as_tensor(part * self.margin, dtype=target.dtype, device=target.device)
-        squared = 1 - target.square()
+        margin = part * self.margin
+        cosine, sine = (margin.cos(), margin.sin()) if isinstance(margin, Tensor) else (math.cos(margin), math.sin(margin))
+        squared = 1 - target.square()  # of the sine of theta
         inside = squared > 0  # elsewhere the cosine is 1 or -1, up to rounding
-        sine = torch.where(inside, torch.where(inside, squared, 1).sqrt(), 0)
-        moved = target * margin.cos() - sine * margin.sin()  # cos(theta + margin)
-        return self.scale * torch.where(target >= -margin.cos(), moved, target - margin * margin.sin())
+        moved = target * cosine - torch.where(inside, torch.where(inside, squared, 1).sqrt(), 0) * sine  # cos(theta + margin)
+        return self.scale * torch.where(target >= -cosine, moved, target - margin * sine)
 
 
 class ASoftmaxLoss(CentersLoss):
