@@ -18,8 +18,8 @@
 namespace zsml {
 
 constexpr int kTerms = 3;
-constexpr int kTermPositive[kTerms] = {kWithinPos, kCrossPos, kCrossPos};
-constexpr int kTermNegative[kTerms] = {kWithinNeg, kWithinNeg, kCrossNeg};
+ZSML_HD int term_positive(int term) { return term == 0 ? kWithinPos : kCrossPos; }
+ZSML_HD int term_negative(int term) { return term == 2 ? kCrossNeg : kWithinNeg; }
 enum Weighting { kEqual = 0, kAdaptive = 1, kReleased = 2 };
 constexpr double kLeastHardness = 0.1;
 

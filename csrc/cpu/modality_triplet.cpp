@@ -72,7 +72,7 @@ class TripletLoss {
   static constexpr int64_t kBlock = 512;
 
   double violation(int t, int64_t i) const {
-    return static_cast<double>(distance_[kTermPositive[t] * anchors_ + i]) - static_cast<double>(distance_[kTermNegative[t] * anchors_ + i]) +
+    return static_cast<double>(distance_[term_positive(t) * anchors_ + i]) - static_cast<double>(distance_[term_negative(t) * anchors_ + i]) +
            margin_;
   }
 
@@ -91,8 +91,8 @@ class TripletLoss {
       const double hardness = hardness_[t * anchors_ + i];
       const double by_violation =
           weights.by_term[t] * triplet_slope(violation(t, i), hardness, beta_) + weights.by_hardness[t] * beta_ * hardness * (1 - hardness);
-      slope[kTermPositive[t] * anchors_ + i] += static_cast<T>(by_violation / static_cast<double>(anchors_));
-      slope[kTermNegative[t] * anchors_ + i] -= static_cast<T>(by_violation / static_cast<double>(anchors_));
+      slope[term_positive(t) * anchors_ + i] += static_cast<T>(by_violation / static_cast<double>(anchors_));
+      slope[term_negative(t) * anchors_ + i] -= static_cast<T>(by_violation / static_cast<double>(anchors_));
     }
   }
 

@@ -11,20 +11,17 @@ from zsml import _ext
 references: dict[str, Callable] = {}  # of every op, its plain-torch stand-in
 
 
-def define(name: str, schema: str, reference: Callable, composed: bool = False) -> None:
+def define(name: str, schema: str, reference: Callable) -> None:
     """Declare ``zsml::name`` and fill the devices that have no compiled kernel.
 
-    composed: on CUDA the op is its reference, which is made of other ops of ours. Else, without any binary the reference serves
-    every device; with the CPU kernels alone a CUDA tensor is an error that says how to get the CUDA kernels: a silent fallback
-    there would be a silent slowdown.
+    Without any binary the reference serves every device. With the CPU kernels alone a CUDA tensor is an error that says how to
+    get the CUDA kernels: a silent fallback there would be a silent slowdown.
     """
     qualified = f"zsml::{name}"
     torch.library.define(qualified, schema)
     references[name] = reference
     if _ext.cpu_reason:
         torch.library.impl(qualified, ("cpu", "cuda"), reference)
-    elif composed:
-        torch.library.impl(qualified, "cuda", reference)
     elif _ext.cuda_reason:
 
         def no_cuda_kernel(*args, **kwargs):
