@@ -32,9 +32,9 @@ class MarginSoftmax {
       : labels_(ids(in.labels)),
         samples_(side(in.x)),
         centers_(side(in.centers)),
-        stream_({in.measure, static_cast<T>(in.scale)}, frame(in.measure), &parallel_for, static_cast<int>(torch::stable::get_num_threads()),
-                best_isa()),
-        pairs_(samples_, centers_, stream_, kAllPairs, true) {
+        setting_({in.measure, static_cast<T>(in.scale)}, frame(in.measure), &parallel_for, static_cast<int>(torch::stable::get_num_threads()),
+                 best_isa()),
+        pairs_(samples_, centers_, setting_, kAllPairs, true) {
     for (int64_t i = 0; i < samples_.count(); ++i) samples_.label[i] = static_cast<Integer<T>>(labels_[i]);
     for (int64_t j = 0; j < centers_.count(); ++j) centers_.label[j] = static_cast<Integer<T>>(j);
   }
@@ -53,7 +53,7 @@ class MarginSoftmax {
 
   // Gradients [B] of others and target; grad_x [B, D] or null, grad_centers [C, D] or null.
   void backward(const T* grad_others, const T* grad_target, const T* others, const T* target, S* grad_x, S* grad_centers) {
-    const T scale = stream_.measure().scale;
+    const T scale = setting_.measure.scale;
     const T factor = measure() == kInner ? scale : measure() == kSquaredDistance ? -2 * scale : scale * scale;  // -scale d is divided by
     samples_.set_pulls([&](int64_t i) {
       const T g = std::isnan(target[i]) ? T(0) : factor * grad_others[i];
@@ -86,7 +86,7 @@ class MarginSoftmax {
  private:
   using Side = PairSide<S, T>;
 
-  int measure() const { return stream_.measure().measure; }
+  int measure() const { return setting_.measure.measure; }
   int64_t depth() const { return samples_.depth; }
 
   static Side side(const Tensor& t) {
@@ -101,14 +101,14 @@ class MarginSoftmax {
 
   Frame<T> frame(int measure) const {
     if (measure == kInner) return {T(1), std::vector<T>(depth(), T(0))};
-    return choose_frame<T>(centers_.rows, centers_.finite, T(0), &parallel_for);  // no scale: the unit of a logit is fixed
+    return choose_frame<T>(centers_.rows, centers_.finite, T(0), &parallel_for, 0);  // no scale: the unit of a logit is fixed
   }
 
   // sum_j w_j column_j for the inner product, sum_j w_j (row - column_j) for the distances.
   std::vector<T> others_flow(const Side& side, int64_t row, const T* sum, T total) const {
     std::vector<T> flow(sum, sum + depth());
     if (measure() == kInner || !side.finite[row]) return flow;
-    const std::vector<T>& shift = stream_.frame().shift;
+    const std::vector<T>& shift = setting_.frame.shift;
     for (int64_t k = 0; k < depth(); ++k) flow[k] = (static_cast<T>(side.row(row)[k]) - shift[k]) * total - sum[k];
     return flow;
   }
@@ -127,7 +127,7 @@ class MarginSoftmax {
 
   const int64_t* labels_;
   Side samples_, centers_;
-  PairStream<S, T> stream_;
+  PairSetting<S, T> setting_;
   PairSoftmax<S, T> pairs_;
   std::vector<T> target_weight_;  // of sample i's pair with its own centre
 };

@@ -81,7 +81,8 @@ T power_of_two_near_inverse(T value) {
 }
 
 template <class T, class S>
-Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& finite, T largest, ParallelFor parallel) {
+Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& finite, T largest, ParallelFor parallel,
+                      double centre_above = kCentreAbove) {
   Frame<T> frame;
   if (largest > 0) frame.scale = power_of_two_near_inverse(largest);
   const int64_t depth = candidates.depth;
@@ -113,7 +114,7 @@ Frame<T> choose_frame(const Rows<S>& candidates, const std::vector<uint8_t>& fin
     mean_squared += sum[k] * sum[k];
   }
   const double variance = std::max(0.0, total / n - mean_squared);
-  if (mean_squared > kCentreAbove * variance)
+  if (mean_squared > centre_above * variance)
     for (int64_t k = 0; k < depth; ++k) frame.shift[k] = static_cast<T>(snapped(sum[k], variance, depth));
   return frame;
 }

@@ -57,9 +57,17 @@ struct SoftmaxStripKernel {
   // value = -scale d from value = |c|^2 - 2 <x, c>; own = |x|^2, norm = |c|^2.
   void (*roots)(T* value, int64_t count, const T* norm, T own, T scale);
 
-  // sum[r, :] += sum_j weight[r, j] row_j: `row_panels` panels of rows `stride` apart, `count` columns. rows is [depth panel][j][cols] with
+  // sum[r, :] += sum_j weight[r, j] row_j: `panels` panels of rows `stride` apart, `count` columns. rows is [depth panel][j][cols] with
   // `apart` values between depth panels; sum is [row panel][depth panel][rows][cols].
-  void (*accumulate)(const T* weight, int64_t row_panels, int64_t count, const T* rows, int64_t apart, int64_t depth_panels, T* sum);
+  void (*accumulate)(const T* weight, int64_t panels, int64_t count, const T* rows, int64_t apart, int64_t depth_panels, T* sum);
+  // The same of the transposed weights: sum[j, :] += sum_r weight[r, j] row_r for `panels` panels of columns, `count` rows r.
+  void (*accumulate_transposed)(const T* weight, int64_t panels, int64_t count, const T* rows, int64_t apart, int64_t depth_panels, T* sum);
+
+  // For rows and columns that are each other's negatives, all of them, and values not far below `top`, where one exponential serves
+  // both. Its sum over the row is returned, and it is added to column_sum.
+  T (*sum_both)(const T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row, const PairRule& rule, T top, T* column_sum);
+  // In place: weight = e^(value - top) (row.anchor.all + columns.all).
+  void (*weights_both)(T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row, const PairRule& rule, T top);
 };
 
 template <class T>

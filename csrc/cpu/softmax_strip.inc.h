@@ -186,19 +186,61 @@ void strip_roots(T* value, int64_t count, const T* norm, T own, T scale) {
   }
 }
 
+// e^(value - top), 0 where the pair does not count
 template <class T>
-void strip_accumulate(const T* weight, int64_t row_panels, int64_t count, const T* rows, int64_t apart, int64_t depth_panels, T* sum) {
+inline __attribute__((always_inline)) typename Tile<T>::Vector exp_below(const T* value, const PairColumns<T>& columns, const PairRow<T>& row,
+                                                                         const PairRule& rule, T top, int64_t j) {
+  using L = Lanes<T>;
+  const auto e = exp_of<T>(L::load(value + j) - top);
+  if (rule.pairs == kAllPairs) return e;
+  const auto within = Masks<T>::equal(L::load(columns.modality + j), typename L::Ints{} + row.modality);
+  return rule.pairs == kWithinPairs ? Masks<T>::choose(within, e, typename L::Vector{}) : Masks<T>::choose(within, typename L::Vector{}, e);
+}
+
+template <class T>
+T strip_sum_both(const T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row, const PairRule& rule, T top, T* column_sum) {
+  using L = Lanes<T>;
+  typename L::Vector sum = {};
+  for (int64_t j = 0; j < count; j += L::count) {
+    const auto e = exp_below(value, columns, row, rule, top, j);
+    sum += e;
+    L::store(column_sum + j, L::load(column_sum + j) + e);
+  }
+  return L::sum(sum);
+}
+
+template <class T>
+void strip_weights_both(T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row, const PairRule& rule, T top) {
+  using L = Lanes<T>;
+  for (int64_t j = 0; j < count; j += L::count)
+    L::store(value + j, exp_below(value, columns, row, rule, top, j) * (L::load(columns.all + j) + row.anchor.all));
+}
+
+template <class T, int64_t row, int64_t step>
+inline __attribute__((always_inline)) void accumulate_all(const T* weight, int64_t panels, int64_t count, const T* rows, int64_t apart,
+                                                          int64_t depth_panels, T* sum) {
   using Tile = Tile<T>;
-  constexpr int64_t stride = SoftmaxStripKernel<T>::stride;
   for (int64_t d = 0; d < depth_panels; ++d)
-    for (int64_t q = 0; q < row_panels; ++q)
-      Tile::template accumulate<stride>(weight + q * Tile::rows * stride, rows + d * apart, count,
-                                        sum + (q * depth_panels + d) * Tile::rows * Tile::cols);
+    for (int64_t q = 0; q < panels; ++q)
+      Tile::template accumulate<row, step>(weight + q * Tile::rows * row, rows + d * apart, count,
+                                           sum + (q * depth_panels + d) * Tile::rows * Tile::cols);
+}
+
+template <class T>
+void strip_accumulate(const T* weight, int64_t panels, int64_t count, const T* rows, int64_t apart, int64_t depth_panels, T* sum) {
+  accumulate_all<T, SoftmaxStripKernel<T>::stride, 1>(weight, panels, count, rows, apart, depth_panels, sum);
+}
+
+template <class T>
+void strip_accumulate_transposed(const T* weight, int64_t panels, int64_t count, const T* rows, int64_t apart, int64_t depth_panels, T* sum) {
+  accumulate_all<T, 1, SoftmaxStripKernel<T>::stride>(weight, panels, count, rows, apart, depth_panels, sum);
 }
 
 template <class T>
 const SoftmaxStripKernel<T>& softmax_strip() {
-  static const SoftmaxStripKernel<T> k{&strip_sum<T>, &strip_terms<T>, &strip_weights<T>, &strip_roots<T>, &strip_accumulate<T>};
+  static const SoftmaxStripKernel<T> k{&strip_sum<T>,      &strip_terms<T>,       &strip_weights<T>,
+                                       &strip_roots<T>,    &strip_accumulate<T>,  &strip_accumulate_transposed<T>,
+                                       &strip_sum_both<T>, &strip_weights_both<T>};
   return k;
 }
 

@@ -1,11 +1,11 @@
-// CPU registration of supcon and its gradient; the work is in pair_softmax.h.
+// CPU registration of supcon and its gradient; the work is in pair_softmax.h and symmetric_softmax.h.
 #include "../supcon_contract.h"
 
 #include <memory>
 #include <numeric>
 #include <tuple>
 
-#include "pair_softmax.h"
+#include "symmetric_softmax.h"
 #include "tensors.h"
 
 namespace zsml::cpu {
@@ -76,7 +76,7 @@ struct SupconSides {
 };
 
 template <class S, class T>
-PairStream<S, T> supcon_stream(const SupconInput& in) {
+PairSetting<S, T> supcon_setting(const SupconInput& in) {
   return {{kInner, static_cast<T>(1 / in.temperature)},
           {T(1), std::vector<T>(in.x.size(1), T(0))},
           &parallel_for,
@@ -84,16 +84,28 @@ PairStream<S, T> supcon_stream(const SupconInput& in) {
           best_isa()};
 }
 
+// Calls one of the two with what is to do the work.
+template <class S, class T, class Symmetric, class General>
+void with_softmax(const SupconInput& in, const SupconSides<S, T>& sides, const PairSetting<S, T>& setting, bool gradient, const Symmetric& symmetric,
+                  const General& general) {
+  if (in.self && SymmetricSoftmax<S, T>::pays(sides.anchors)) {
+    const SymmetricSoftmax<S, T> both(sides.anchors, setting, in.pairs, in.per_pair, gradient);
+    if (both.bounded()) return symmetric(both);
+  }
+  general(PairSoftmax<S, T>(sides.anchors, sides.candidates, setting, in.pairs, in.per_pair));
+}
+
 // Results by row: loss, lse, pull [B], positives [B].
 template <class S, class T>
 void run_supcon(const SupconInput& in, T* loss, T* lse, int64_t* positives, T* pull) {
   const SupconSides<S, T> sides(in);
-  const PairStream<S, T> stream = supcon_stream<S, T>(in);
-  const PairSoftmax<S, T> pairs(sides.anchors, sides.candidates, stream, in.pairs, in.per_pair);
-  const auto sums = pairs.sums();
+  const PairSetting<S, T> setting = supcon_setting<S, T>(in);
+  std::vector<AnchorSums> sums;
+  with_softmax<S, T>(in, sides, setting, false, [&](const auto& both) { sums = both.sums(); }, [&](const auto& pairs) { sums = pairs.sums(); });
   std::vector<T> log_sum(sums.size());
   for (size_t p = 0; p < sums.size(); ++p) log_sum[p] = static_cast<T>(value(sums[p].all));
-  const auto terms = in.per_pair ? pairs.terms(log_sum) : std::vector<StripTerms>(sums.size(), StripTerms{0, 0, 0});
+  std::vector<StripTerms> terms(sums.size(), StripTerms{0, 0, 0});
+  if (in.per_pair) terms = PairSoftmax<S, T>(sides.anchors, sides.candidates, setting, in.pairs, true).terms(log_sum);
   for (int64_t p = 0; p < sides.anchors.count(); ++p) {
     const int64_t i = sides.anchors.order[p], number = in.per_pair ? terms[p].positives : sums[p].positives;
     const bool finite = sides.anchors.finite[p];
@@ -110,16 +122,23 @@ void run_supcon_backward(const SupconGradientInput& in, S* grad_x, S* grad_refs)
   SupconSides<S, T> sides(in);
   const auto of = [](const Tensor& t) { return static_cast<const T*>(t.const_data_ptr()); };
   sides.anchors.set_pulls([&](int64_t i) { return anchor_pull(in.per_pair, of(in.grad)[i], of(in.lse)[i], ids(in.positives)[i], of(in.pull)[i]); });
-  const PairStream<S, T> stream = supcon_stream<S, T>(in);
-  const PairSoftmax<S, T> pairs(sides.anchors, sides.candidates, stream, in.pairs, in.per_pair);
-  const auto into = [&](S* grad, const PairSide<S, T>& rows, const PairSide<S, T>& columns) {
-    pairs.gradient(rows, columns, [&](int64_t place, const T* sum, T) {
+  const PairSetting<S, T> setting = supcon_setting<S, T>(in);
+  const auto into = [&](S* grad, const PairSide<S, T>& rows) {
+    return [&setting, &rows, grad](int64_t place, const T* sum, T) {
       S* out = grad + rows.order[place] * rows.depth;
-      for (int64_t k = 0; k < rows.depth; ++k) out[k] = static_cast<S>(sum[k] * stream.measure().scale);
-    });
+      for (int64_t k = 0; k < rows.depth; ++k) out[k] = static_cast<S>(sum[k] * setting.measure.scale);
+    };
   };
-  if (grad_x) into(grad_x, sides.anchors, sides.candidates);
-  if (grad_refs) into(grad_refs, sides.candidates, sides.anchors);
+  with_softmax<S, T>(
+      in, sides, setting, true,
+      [&](const auto& both) {
+        if (grad_x) both.gradient(into(grad_x, sides.anchors));
+        if (grad_refs) both.gradient(into(grad_refs, sides.anchors));
+      },
+      [&](const auto& pairs) {
+        if (grad_x) pairs.gradient(sides.anchors, sides.candidates, into(grad_x, sides.anchors));
+        if (grad_refs) pairs.gradient(sides.candidates, sides.anchors, into(grad_refs, sides.candidates));
+      });
 }
 
 }  // namespace

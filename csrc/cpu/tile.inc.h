@@ -51,9 +51,9 @@ struct Tile {
     }
   }
 
-  // product[rows, cols] += a b with the rows of a as they lie, `stride` apart, and a, b of `depth` columns and rows: one chain of
+  // product[rows, cols] += a b with a as it lies, its element (i, k) at i * row + k * step, and b [depth, cols] packed: one chain of
   // multiply-adds too, however many calls it is spread over. product and b aligned to ZSML_VECTOR_BYTES.
-  template <int64_t stride>
+  template <int64_t row, int64_t step>
   static inline __attribute__((always_inline)) void accumulate(const T* __restrict a, const T* __restrict b, int64_t depth, T* __restrict product) {
     Vector sum[rows][vectors];
 #pragma GCC unroll 14
@@ -66,10 +66,10 @@ struct Tile {
       const Vector b1 = *reinterpret_cast<const Vector*>(b + lanes);
 #pragma GCC unroll 14
       for (int i = 0; i < rows; ++i) {
-        sum[i][0] += a[i * stride] * b0;
-        sum[i][1] += a[i * stride] * b1;
+        sum[i][0] += a[i * row] * b0;
+        sum[i][1] += a[i * row] * b1;
       }
-      ++a;
+      a += step;
       b += cols;
     }
 #pragma GCC unroll 14

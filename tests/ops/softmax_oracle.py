@@ -54,7 +54,7 @@ def supcon(
     if per_pair:
         lse = log_sum(s, negative)
         behind = torch.where(positive & (lse > -torch.inf)[:, None], lse[:, None] - s, -torch.inf)
-        terms = torch.where(behind > -torch.inf, torch.nn.functional.softplus(behind.clamp(min=-1e300)), 0.0)
+        terms = torch.logaddexp(behind.clamp(min=-1e300), torch.zeros_like(behind))  # torch's softplus drops e^-20
         loss, pull = terms.sum(dim=1), behind.sigmoid().sum(dim=1)
     else:
         lse = log_sum(s, positive | negative)
@@ -83,3 +83,14 @@ def margin_softmax(x: Tensor, centers: Tensor, labels: Tensor, measure: int, sca
     target = torch.where(own, m, 0.0).sum(dim=1)
     known = finite & usable[labels]
     return torch.where(finite, others, torch.nan), torch.where(known, target, torch.nan)
+
+
+def agree(ours: Tensor, truth: Tensor, atol: float, name: str) -> None:
+    """Equal where not finite; elsewhere within atol times the largest of the truth. Says where it is worst."""
+    ours = ours.double()
+    equal = (ours == truth) | (ours.isnan() & truth.isnan())
+    size = truth[truth.isfinite()].abs().max().item() if truth.isfinite().any() else 0.0
+    error = torch.where(equal, 0.0, (ours - truth).abs()).nan_to_num(nan=torch.inf)
+    if error.numel() and not error.max() <= atol * max(size, 1e-2):
+        at = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
+        raise AssertionError(f"{name}{list(at)}: {ours[at].item()} instead of {truth[at].item()}, largest {size}")
