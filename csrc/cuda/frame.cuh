@@ -69,11 +69,12 @@ __device__ inline double block_sum(double value, double* shared) {  // shared [k
   return value;
 }
 
-// The shift: the mean of the candidates, on a grid, where it is much longer than their spread, else 0. One block.
+// The shift: the mean of the candidates, on a grid, where it is much longer than their spread, else 0; *centred says which. One block.
 template <class T>
 __global__ void __launch_bounds__(kShiftThreads) choose_shift(const double* __restrict__ column_sum, const double* __restrict__ square_sum,
                                                               const uint8_t* __restrict__ finite, int64_t count, int64_t depth,
-                                                              T* __restrict__ shift) {  // [D]
+                                                              T* __restrict__ shift,  // [D]
+                                                              int* __restrict__ centred) {
   __shared__ double shared[kShiftThreads / kWarp];
   double rows = 0, mean_squared = 0, squares = 0;
   for (int64_t r = threadIdx.x; r < count; r += kShiftThreads) rows += finite[r];
@@ -89,6 +90,7 @@ __global__ void __launch_bounds__(kShiftThreads) choose_shift(const double* __re
   squares = block_sum(squares, shared);
   const double variance = rows > 0 && squares / rows > mean_squared ? squares / rows - mean_squared : 0;
   const bool centre = mean_squared > kCentreAbove * variance;
+  if (threadIdx.x == 0) *centred = centre;
   for (int64_t k = threadIdx.x; k < depth; k += kShiftThreads) shift[k] = centre ? static_cast<T>(snapped(shift[k], variance, depth)) : T(0);
 }
 

@@ -1,13 +1,12 @@
-// hardest_pairs for large batches: tiles of the product x refs^T in registers, reduced where they stand.
+// hardest_pairs for large batches of float64, and of what hardest_pairs_mma.cuh does not cover: tiles of the product x refs^T in
+// registers, reduced where they stand. Step v1 of the ladder that is kept there.
 //
-// Ladder (numbers belong to bench/results; none is claimed here before a GPU has run it):
-//   v1  SIMT tile in shared memory, 8 x 8 products per thread, row minima and maxima by half-warp shuffles, candidates split
-//       over the grid so that few anchors still fill the device. Full float32 for every input type.  <- shipped
-//   next  tensor-core products (bf16/fp16 natively, float32 split in three tf32 parts), symmetric tiles when refs is x.
+// Each thread multiplies 8 x 8 pairs (4 x 4 in float64) out of shared memory; row minima and maxima by half-warp shuffles; the
+// candidates are split over the grid, so that few anchors still fill the device.
 #pragma once
 
+#include "hardest_pairs_finish.cuh"
 #include "tile.cuh"
-#include "warp.cuh"
 
 namespace zsml::cuda {
 
@@ -16,6 +15,22 @@ template <class T>
 struct PartialWinners {
   T* value;        // [splits, 4, B]
   int64_t* index;  // [splits, 4, B]
+  const T* norms;  // [B]
+  int64_t anchors;
+  int splits;
+
+  __device__ T norm(int64_t i) const { return norms[i]; }
+
+  // Equal rows have bit-equal products, so the values alone decide between the splits.
+  __device__ Found<T> found(int role, int64_t i) const {
+    Found<T> result{worst<T>(role), {-1, -1}};
+    for (int s = 0; s < splits; ++s) {  // every lane the same: a handful of values, and no exchange needed
+      const int64_t from = (s * static_cast<int64_t>(kRoles) + role) * anchors + i;
+      if (beats(role, value[from], index[from], result.squared, result.index[0])) result.squared = value[from], result.index[0] = index[from];
+    }
+    result.squared += norms[i];
+    return result;
+  }
 };
 
 // grid (anchor tiles, splits): each block goes through its share of the candidate tiles for `height` anchors.
@@ -106,47 +121,6 @@ __global__ void __launch_bounds__(TileShape<T>::threads)
     out.value[to] = best_value[role][row];
     out.index[to] = best_index[role][row];
   }
-}
-
-// One block per anchor, one warp per role: merges the splits, looks again at a doubtful winner, and measures the pair exactly.
-template <class S, class T>
-__global__ void __launch_bounds__(kRoles* kWarp)
-    finish_anchors(const S* __restrict__ x, const uint8_t* __restrict__ finite, const T* __restrict__ norm, const int64_t* __restrict__ labels,
-                   const int64_t* __restrict__ modality, const S* __restrict__ refs, const uint8_t* __restrict__ ref_finite,
-                   const int64_t* __restrict__ ref_labels, const int64_t* __restrict__ ref_modality, const int64_t* __restrict__ exclude, bool self,
-                   int64_t anchors, int64_t candidates, int64_t depth, PartialWinners<T> partial, int splits, T* __restrict__ distance,
-                   int64_t* __restrict__ index) {
-  const int64_t i = blockIdx.x;
-  const int role = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int64_t at = role * anchors + i;
-  if (!finite[i]) {
-    if (lane == 0) distance[at] = static_cast<T>(NAN), index[at] = -1;
-    return;
-  }
-  T best = worst<T>(role);
-  int64_t where = -1;
-  for (int s = 0; s < splits; ++s) {  // every lane the same: a handful of values, and no exchange needed
-    const int64_t from = (s * static_cast<int64_t>(kRoles) + role) * anchors + i;
-    if (beats(role, partial.value[from], partial.index[from], best, where)) best = partial.value[from], where = partial.index[from];
-  }
-  if (where < 0) {
-    if (lane == 0) distance[at] = best, index[at] = -1;
-    return;
-  }
-  const S* anchor = x + i * depth;
-  // Small against |a|^2: cancellation. Small against the frame, whose scale one outlier may have set: underflow.
-  if (best + norm[i] < static_cast<T>(kTrustedFraction) * norm[i] + kVanishing<T>) {
-    const int64_t skipped = self ? i : exclude ? exclude[i] : -1;
-    const int64_t own_label = labels[i], own_modality = modality[i];
-    best = worst<T>(role), where = -1;
-    for (int64_t j = 0; j < candidates; ++j) {
-      if (j == skipped || !ref_finite[j] || role_of(ref_labels[j] == own_label, ref_modality[j] == own_modality) != role) continue;
-      const T measured = warp_distance<T>(anchor, refs + j * depth, depth);
-      if (beats(role, measured, j, best, where)) best = measured, where = j;
-    }
-  }
-  const T measured = warp_distance<T>(anchor, refs + where * depth, depth);
-  if (lane == 0) distance[at] = measured, index[at] = where;
 }
 
 }  // namespace zsml::cuda

@@ -98,6 +98,21 @@ class Block {
     return warp.taken;
   }
 
+  // Each lane of the warp brings an address; the last one to come does the work of all: work(uint64_t addresses[32]).
+  template <class Work>
+  void together(const char* where, const void* mine, const Work& work) {
+    const Quiet quiet;
+    Warp& warp = warps_[current_->number / kWarp];
+    current_->state = "wait at the collective in ", current_->where = where;
+    warp.brought[lane()] = reinterpret_cast<uintptr_t>(mine);
+    if (++warp.arrived == kWarp) {
+      warp.arrived = 0;
+      work(warp.brought);
+      wake(current_->number / kWarp * kWarp, kWarp);
+    }
+    yield();
+  }
+
   // As the block's barrier, for the warp: the only meeting of lanes that orders what they wrote and read.
   void warp_barrier(const char* where) {
     const Quiet quiet;
@@ -107,6 +122,8 @@ class Block {
     TSAN(__tsan_acquire(meeting);)
   }
 
+  void stop(const std::string& problem) { give_up(problem); }  // in a fiber nothing can be thrown
+  unsigned number() const { return current_->number; }
   unsigned lane() const { return current_->number % kWarp; }
   TSAN(__attribute__((noipa, no_sanitize("thread")))) const dim3& index() const { return current_->index; }
 

@@ -23,6 +23,23 @@ struct BFloat16 {  // float rounded to 8 bits, as a type that is stored in one p
   }
   operator float() const { return emulator::same_bits<float>(static_cast<uint32_t>(bits) << 16); }
 };
+struct Half {  // float16
+  uint16_t bits;
+  Half() = default;
+  explicit Half(float value) {
+    const double size = std::abs(static_cast<double>(value));
+    const int exponent = std::max(size > 0 && size < INFINITY ? std::ilogb(size) : 0, -14);
+    const long steps = size < INFINITY ? std::lrint(std::ldexp(size, 10 - exponent)) : 0;  // of 2^(exponent - 10); 1024 and more: normal
+    const long all = std::isnan(value) ? 0x7e00 : size >= 65520 ? 0x7c00 : (exponent + 14) * 1024L + steps;
+    bits = static_cast<uint16_t>(all | (std::signbit(value) ? 0x8000 : 0));
+  }
+  operator float() const {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const float size = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                      : std::ldexp(static_cast<float>(exponent ? 1024 + mantissa : mantissa), std::max(exponent, 1) - 25);
+    return bits >> 15 ? -size : size;
+  }
+};
 template <class S>
 using Computed = std::conditional_t<std::is_same_v<S, double>, double, float>;
 template <class S>
@@ -37,6 +54,8 @@ enum Labels { few, one_class, singletons, huge_ids, label_kinds };
 template <class S>
 std::vector<S> draw_rows(Kind kind, int64_t count, int64_t depth, bool broken) {
   using Limits = std::numeric_limits<Computed<S>>;
+  constexpr bool half = std::is_same_v<S, Half>;
+  const double largest = half ? 65504 : static_cast<double>(Limits::max()), least = half ? 0x1p-24 : Limits::denorm_min();
   std::vector<S> rows(count * depth);
   std::normal_distribution<double> normal;
   for (int64_t at = 0; at < count * depth; ++at) {
@@ -46,17 +65,17 @@ std::vector<S> draw_rows(Kind kind, int64_t count, int64_t depth, bool broken) {
                              1000 + integer,
                              gauss,
                              1e4 + gauss,
-                             1e30 * gauss,
-                             1e-30 * gauss,
-                             std::ldexp(integer, Limits::max_exponent - 2),
-                             1000 * gauss * Limits::denorm_min(),
+                             (half ? 1e4 : 1e30) * gauss,
+                             (half ? 1e-5 : 1e-30) * gauss,
+                             std::ldexp(integer, half ? 14 : Limits::max_exponent - 2),
+                             1000 * gauss * least,
                              centre + 1e-3 * gauss,
                              centre,
                              gauss};
     rows[at] = S(static_cast<Computed<S>>(values[kind]));
   }
   if (kind == outlier && count > 2)  // everybody else is so much smaller that in units of this one their squares vanish
-    rows[draw(0, count * depth - 1)] = S(draw(0, 1) ? Limits::max() / 8 : std::sqrt(Limits::max()) * 1000);
+    rows[draw(0, count * depth - 1)] = S(static_cast<Computed<S>>(draw(0, 1) || half ? largest / 8 : std::sqrt(largest) * 1000));
   for (int64_t i = 0; i < count && broken; ++i)
     if (draw(0, 9) == 0) rows[i * depth + draw(0, depth - 1)] = S(draw(0, 1) ? NAN : -INFINITY);
   return rows;

@@ -78,6 +78,13 @@ T atomicMax(T* at, T value) {
   return old;
 }
 template <class T>
+T atomicMin(T* at, T value) {
+  T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (value < old && !__atomic_compare_exchange_n(at, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
+template <class T>
 T atomicAdd(T* at, T value) {
   return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
@@ -88,6 +95,7 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline int __float_as_int(float value) { return emulator::same_bits<int>(value); }
+inline float __int_as_float(int value) { return emulator::same_bits<float>(value); }
 inline long long __double_as_longlong(double value) { return emulator::same_bits<long long>(value); }
 inline int __ffs(int value) { return __builtin_ffs(value); }
 

@@ -1,7 +1,5 @@
 // The CUDA kernels against brute force, run by the emulator: every path of csrc/cuda/hardest_pairs.cu, each under two schedules.
-#include "cuda_cases.h"
-
-#include <cstdio>
+#include "cuda_oracle.h"
 
 using namespace zsml::cuda::test;
 using zsml::kRoles;
@@ -10,72 +8,11 @@ namespace {
 
 int failures = 0;
 
-std::string text(double value) {
-  char digits[40];
-  std::snprintf(digits, sizeof digits, "%.9g", value);
-  return digits;
-}
-
-template <class S>
-bool is_finite(const S* row, int64_t depth) {
-  return std::all_of(row, row + depth, [](S value) { return std::isfinite(static_cast<Computed<S>>(value)); });
-}
-
-template <class S>
-Wide<S> true_distance(const Input<S>& in, int64_t i, int64_t j) {
-  Wide<S> sum = 0;
-  for (int64_t k = 0; k < in.depth; ++k) {
-    const Wide<S> difference = Wide<S>(Computed<S>(in.x[i * in.depth + k])) - Wide<S>(Computed<S>(in.refs[j * in.depth + k]));
-    sum += difference * difference;
-  }
-  return std::sqrt(sum);
-}
-
-// slack: how far, relatively, the chosen pair may be from the hardest.
-template <class S, class T>
-void check_pairs(const Case<S>& c, const char* path, const Output<T>& out, double slack) {
-  const Input<S>& in = c.in;
-  using Limits = std::numeric_limits<T>;
-  const bool exact = c.kind == whole || c.kind == whole_far || c.kind == extreme || c.kind == duplicates;
-  std::vector<char> usable(in.candidates);
-  for (int64_t j = 0; j < in.candidates; ++j) usable[j] = is_finite(&in.refs[j * in.depth], in.depth);
-  for (int64_t i = 0; i < in.anchors; ++i) {
-    const bool finite = is_finite(&in.x[i * in.depth], in.depth);
-    Wide<S> best[kRoles], own[kRoles];  // the hardest, and what was chosen
-    int64_t expected[kRoles];
-    for (int role = 0; role < kRoles; ++role) {
-      best[role] = !finite ? NAN : zsml::is_positive(role) ? -INFINITY : INFINITY;
-      own[role] = NAN, expected[role] = -1;
-    }
-    for (int64_t j = 0; finite && j < in.candidates; ++j) {
-      if (!usable[j] || (in.self && j == i) || (in.excludes && j == in.exclude[i])) continue;
-      const int role = zsml::role_of(in.ref_labels[j] == in.labels[i], in.ref_modality[j] == in.modality[i]);
-      const Wide<S> d = true_distance(in, i, j);
-      if (expected[role] < 0 || (zsml::is_positive(role) ? d > best[role] : d < best[role])) best[role] = d, expected[role] = j;
-      if (j == out.index[role * in.anchors + i]) own[role] = d;
-    }
-    for (int role = 0; role < kRoles; ++role) {
-      const T got = out.distance[role * in.anchors + i];
-      const int64_t chosen = out.index[role * in.anchors + i];
-      const std::string where = "anchor " + std::to_string(i) + " role " + std::to_string(role) + " chose " + std::to_string(chosen) + " at " +
-                                text(got) + ", the hardest is " + std::to_string(expected[role]) + " at " + text(best[role]);
-      const bool overflows = best[role] > Limits::max() && own[role] > Limits::max();  // then all that far are equally hard
-      if ((chosen < 0) != (expected[role] < 0) || (exact && !overflows && chosen != expected[role])) c.fail(path, where);
-      if (chosen < 0 && (chosen != -1 || !(std::isnan(best[role]) ? std::isnan(got) : got == best[role]))) c.fail(path, where);
-      if (chosen < 0) continue;
-      if (std::isnan(own[role])) c.fail(path, where + "; not a candidate");
-      if (!overflows && !(std::abs(own[role] - best[role]) <= slack * best[role])) c.fail(path, where + "; not the hardest");
-      const Wide<S> rounding = 16 * Limits::epsilon() * own[role] + Limits::denorm_min();
-      if (!(own[role] > Limits::max() ? got > Limits::max() : std::abs(got - own[role]) <= rounding)) c.fail(path, where + "; not its distance");
-    }
-  }
-}
-
 // A wrong frame need not show in the pairs: the second look at doubtful winners would make up for it, slowly.
 template <class S, class T>
 void check_frame(const Case<S>& c, uint64_t seed) {
   const Input<S>& in = c.in;
-  const Framed<S, T> frame(in, seed);
+  const Frame<S, T> frame(in, seed);
   T largest = 0;
   double rows = 0, squares = 0, mean_squared = 0;
   std::vector<double> mean(in.depth);
@@ -102,7 +39,7 @@ void check_frame(const Case<S>& c, uint64_t seed) {
   const bool centre = mean_squared > zsml::kCentreAbove * variance;
   const double grid = std::sqrt(variance / static_cast<double>(in.depth)) + 1e-6 * std::sqrt(mean_squared);  // the shift may be rounded by half
   for (int64_t k = 0; k < in.depth; ++k)
-    if (centre ? std::abs(frame.shift[k] - mean[k]) > 0.51 * grid : frame.shift[k] != 0)
+    if (frame.centred[0] != centre || (centre ? std::abs(frame.shift[k] - mean[k]) > 0.51 * grid : frame.shift[k] != 0))
       c.fail("frame", "shift " + std::to_string(k) + " is " + text(frame.shift[k]) + ", the mean " + text(mean[k]));
 }
 
@@ -139,11 +76,6 @@ void check_gradient(const Case<S>& c, const Output<T>& pairs, uint64_t seed) {
   if (!in.self) check("grad_refs", false, true);
 }
 
-template <class T>
-bool same(const Output<T>& a, const Output<T>& b) {
-  return a.index == b.index && !std::memcmp(a.distance.data(), b.distance.data(), a.distance.size() * sizeof(T));
-}
-
 // splits 0: the small path.
 template <class S>
 void check(const Case<S>& c, int64_t splits, bool gradient) {
@@ -163,12 +95,6 @@ void check(const Case<S>& c, int64_t splits, bool gradient) {
   }
 }
 
-// Under a sanitizer everything takes far longer.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool sanitized = true;
-#else
-constexpr bool sanitized = false;
-#endif
 const std::vector<int64_t> sizes = sanitized ? std::vector<int64_t>{2, 33, 129} : std::vector<int64_t>{1, 2, 31, 32, 33, 127, 128, 129, 200};
 const std::vector<int64_t> depths = {1, 3, 16, 17, 123};
 

@@ -40,11 +40,12 @@ Output<T> launch_small(const Input<S>& in, uint64_t seed) {
 }
 
 template <class S, class T>
-struct Framed {
+struct Frame {
   std::vector<uint8_t> finite, ref_finite;
-  std::vector<T> largest, shift, norm, ref_norm;
+  std::vector<T> largest, shift;
+  std::vector<int> centred;
 
-  Framed(const Input<S>& in, uint64_t seed) : largest(1), shift(scratch<T>(in.depth, seed)) {
+  Frame(const Input<S>& in, uint64_t seed) : largest(1), shift(scratch<T>(in.depth, seed)), centred(scratch<int>(1, seed)) {
     std::vector<double> sums = scratch<double>(2 * kStripes * in.depth, seed);
     inspect(in.refs, in.candidates, in.depth, ref_finite, seed);
     if (in.self)
@@ -54,30 +55,35 @@ struct Framed {
     launch(seed, sum_columns<S, T>, dim3(ceil_div(in.depth, kColumnsPerBlock), kStripes), dim3(kColumnsPerBlock, kStripeRows), 0, in.refs.data(),
            ref_finite.data(), in.candidates, in.depth, largest.data(), sums.data(), sums.data() + kStripes * in.depth);
     launch(seed, choose_shift<T>, 1, kShiftThreads, 0, sums.data(), sums.data() + kStripes * in.depth, ref_finite.data(), in.candidates, in.depth,
-           shift.data());
-    measure(in.refs, ref_finite, in.candidates, in.depth, ref_norm, seed);
-    if (in.self)
-      norm = ref_norm;
-    else
-      measure(in.x, finite, in.anchors, in.depth, norm, seed);
+           shift.data(), centred.data());
   }
 
  private:
-  static constexpr int64_t kRowsPerBlock = kRowThreads / kWarp;
-
   void inspect(const std::vector<S>& rows, int64_t count, int64_t depth, std::vector<uint8_t>& out, uint64_t seed) {
     out = scratch<uint8_t>(std::max<int64_t>(count, 1), seed);
     if (count == 0) return;
-    launch(seed, inspect_rows<S, T>, ceil_div(count, kRowsPerBlock), kRowThreads, 0, rows.data(), count, depth, out.data(), largest.data());
-  }
-
-  void measure(const std::vector<S>& rows, const std::vector<uint8_t>& usable, int64_t count, int64_t depth, std::vector<T>& out, uint64_t seed) {
-    out = scratch<T>(std::max<int64_t>(count, 1), seed);
-    if (count == 0) return;
-    launch(seed, measure_rows<S, T>, ceil_div(count, kRowsPerBlock), kRowThreads, 0, rows.data(), usable.data(), count, depth, largest.data(),
-           shift.data(), out.data());
+    launch(seed, inspect_rows<S, T>, ceil_div(count, kRowThreads / kWarp), kRowThreads, 0, rows.data(), count, depth, out.data(), largest.data());
   }
 };
+
+template <class S, class T, class Winners>
+Output<T> launch_finish(const Input<S>& in, const Frame<S, T>& frame, const Winners& winners, uint64_t seed) {
+  Output<T> out{scratch<T>(kRoles * in.anchors, seed), scratch<int64_t>(kRoles * in.anchors, seed)};
+  launch(seed, finish_anchors<S, T, Winners>, in.anchors, kRoles * kWarp, 0, in.x.data(), frame.finite.data(), in.labels.data(), in.modality.data(),
+         in.refs.data(), frame.ref_finite.data(), in.ref_labels.data(), in.ref_modality.data(), in.excluded(), in.self, in.anchors, in.candidates,
+         in.depth, winners, out.distance.data(), out.index.data());
+  return out;
+}
+
+template <class S, class T>
+std::vector<T> launch_measure(const Frame<S, T>& frame, const std::vector<S>& rows, const std::vector<uint8_t>& usable, int64_t count, int64_t depth,
+                              uint64_t seed) {
+  std::vector<T> norm = scratch<T>(std::max<int64_t>(count, 1), seed);
+  if (count == 0) return norm;
+  launch(seed, measure_rows<S, T>, ceil_div(count, kRowThreads / kWarp), kRowThreads, 0, rows.data(), usable.data(), count, depth,
+         frame.largest.data(), frame.shift.data(), norm.data());
+  return norm;
+}
 
 template <class T>
 int64_t usual_splits(int64_t anchors, int64_t candidates) {
@@ -89,19 +95,17 @@ int64_t usual_splits(int64_t anchors, int64_t candidates) {
 template <class S, class T>
 Output<T> launch_tiled(const Input<S>& in, int64_t splits, uint64_t seed) {
   using Shape = TileShape<T>;
-  Output<T> out{scratch<T>(kRoles * in.anchors, seed), scratch<int64_t>(kRoles * in.anchors, seed)};
-  const Framed<S, T> frame(in, seed);
+  const Frame<S, T> frame(in, seed);
+  const std::vector<T> ref_norm = launch_measure(frame, in.refs, frame.ref_finite, in.candidates, in.depth, seed);
+  const std::vector<T> norm = in.self ? ref_norm : launch_measure(frame, in.x, frame.finite, in.anchors, in.depth, seed);
   const int64_t anchor_tiles = ceil_div(in.anchors, Shape::height);
   std::vector<T> value = scratch<T>(splits * kRoles * in.anchors, seed);
   Ids where = scratch<int64_t>(splits * kRoles * in.anchors, seed);
-  const PartialWinners<T> partial{value.data(), where.data()};
+  const PartialWinners<T> partial{value.data(), where.data(), norm.data(), in.anchors, static_cast<int>(splits)};
   launch(seed, search_tiles<S, T>, dim3(anchor_tiles, splits), Shape::threads, 0, in.x.data(), frame.finite.data(), in.labels.data(),
-         in.modality.data(), in.refs.data(), frame.ref_finite.data(), frame.ref_norm.data(), in.ref_labels.data(), in.ref_modality.data(),
-         in.excluded(), in.self, in.anchors, in.candidates, in.depth, frame.largest.data(), frame.shift.data(), partial);
-  launch(seed, finish_anchors<S, T>, in.anchors, kRoles * kWarp, 0, in.x.data(), frame.finite.data(), frame.norm.data(), in.labels.data(),
-         in.modality.data(), in.refs.data(), frame.ref_finite.data(), in.ref_labels.data(), in.ref_modality.data(), in.excluded(), in.self,
-         in.anchors, in.candidates, in.depth, partial, static_cast<int>(splits), out.distance.data(), out.index.data());
-  return out;
+         in.modality.data(), in.refs.data(), frame.ref_finite.data(), ref_norm.data(), in.ref_labels.data(), in.ref_modality.data(), in.excluded(),
+         in.self, in.anchors, in.candidates, in.depth, frame.largest.data(), frame.shift.data(), partial);
+  return launch_finish<S, T>(in, frame, partial, seed);
 }
 
 template <class S, class T>
