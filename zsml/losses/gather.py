@@ -286,10 +286,11 @@ def _check_batch(
         if ref_emb is None and value is not None:
             raise InputError(f"{name} is given but ref_emb is not; pass ref_emb=[M, D] or drop {name}")
     kind, backends = embeddings.device.type, dist.get_backend_config()
-    if f"{kind}:" not in backends or "cuda:gloo" in backends and kind == "cuda":  # gloo has no all-to-all there
+    gloo_on_gpu = kind != "cpu" and f"{kind}:gloo" in backends  # it has no all-to-all there
+    if gloo_on_gpu or f"{kind}:" not in backends:
         raise InputError(
-            f"embeddings are on {kind}, where the process group ({backends}) cannot gather; it takes gloo for the CPU and nccl for "
-            'GPUs: init_process_group("cpu:gloo,cuda:nccl") serves both'
+            f"embeddings are on {kind}, where the process group ({backends}) cannot gather: the CPU takes gloo and GPUs nccl, "
+            'init_process_group("cpu:gloo,cuda:nccl") serves both'
         )
 
 
