@@ -153,7 +153,8 @@ def backward_reference(
     through_target = torch.where(active, grad_target, 0).double()
     base = torch.where(others.isfinite(), others, 0).double()
     for rows, m, z in _others(samples, rows_of, usable, labels, measure, scale):
-        dm = through_others[rows, None] * (z - base[rows, None]).exp()  # [block, C]
+        share = (z - base[rows, None]).clamp(max=0).exp()  # [block, C], more than 1 only where others was rounded
+        dm = through_others[rows, None] * share
         dm = torch.where(active[rows, None] & usable, dm, 0)
         if measure == MEASURES["inner"]:
             into_x[rows] += dm @ rows_of

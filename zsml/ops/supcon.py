@@ -207,11 +207,12 @@ def backward_reference(
     lse, pull = (torch.where(active, t, 0).double()[:, None] for t in (lse, pull))  # [B, 1]
     share = 1 / positives.clamp(min=1).double()[:, None]
     for rows, own, s, positive, negative in _blocks(*setting, temperature, pairs):
+        part = (s - lse[rows]).clamp(max=0).exp()  # of the sum; more than 1 only where lse was rounded
         if per_pair:
-            ds = torch.where(negative, pull[rows] * (s - lse[rows]).exp(), 0)
+            ds = torch.where(negative, pull[rows] * part, 0)
             ds = torch.where(positive, -(lse[rows] - s).sigmoid(), ds)
         else:
-            ds = torch.where(positive | negative, (s - lse[rows]).exp(), 0) - positive * share[rows]
+            ds = torch.where(positive | negative, part, 0) - positive * share[rows]
         ds = torch.where(active[rows, None], weight[rows] * ds, 0)
         if need_x:
             into_x[rows] += ds @ candidates
