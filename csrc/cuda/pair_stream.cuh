@@ -110,8 +110,8 @@ class PairStream {
     auto column_sum = run_.template room<T>(into_candidates ? std::min(candidates_.count, columns_at_once_) * stride_ : 0);
     for_blocks([&](const PairBlock& block) {
       if (!block.columns) return;
-      run_.launch(weigh_pairs<T>, dim3(blocks_for(block.columns, kWeighThreads), blocks_for(block.rows, kWeighRows)), kWeighThreads, set_, block, pulls,
-                  product_.data(), block_stride());
+      run_.launch(weigh_pairs<T>, dim3(blocks_for(block.columns, kWeighThreads), blocks_for(block.rows, kWeighRows)), kWeighThreads, set_, block,
+                  pulls, product_.data(), block_stride());
       const View weights{0, block.rows, block.columns, block_stride()}, rows{block.row * stride_, block.rows, flow_, stride_};
       const View columns{first_column(block), block.columns, flow_, stride_};
       if (into_anchors) run_.multiply(row_sum, rows, block.column > 0, product_, weights, false, columns_room(), columns, false);

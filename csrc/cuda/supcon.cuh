@@ -75,7 +75,8 @@ void run_supcon_backward(Run& run, const SupconRows<S>& in, const T* grad, const
                          S* grad_refs) {
   auto stream = supcon_stream<T>(run, in);
   PullRoom<Run, T> pulls(run, in.anchors);
-  run.launch(pull_anchors<T>, blocks_for(in.anchors, kAnchorThreads), kAnchorThreads, in.anchors, in.per_pair, grad, lse, positives, pull, pulls.pulls);
+  run.launch(pull_anchors<T>, blocks_for(in.anchors, kAnchorThreads), kAnchorThreads, in.anchors, in.per_pair, grad, lse, positives, pull,
+             pulls.pulls);
   const auto sum = stream.gradient(pulls.pulls, grad_x, grad_refs, [&](int64_t first, int64_t count, const T* sum, const T*) {
     run.launch(store_rows<S, T>, blocks_for(count, kRowsPerBlock), kRowsThreads, sum, count, in.depth, stream.stride(), grad_refs + first * in.depth);
   });
