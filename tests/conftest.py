@@ -16,6 +16,9 @@ from torch import Tensor
 
 from zsml import _ext
 
+# Without it torch refuses every matrix product on a GPU while deterministic algorithms are asked for.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -132,6 +132,7 @@ template <class T, class Run, class S>
 typename Run::template Room<T> choose_frame(Run& run, const MarginSoftmaxRows<S>& in) {
   auto shift = run.template room<T>(in.depth);
   auto no_scale = run.template room<T>(1);
+  auto centred = run.template room<int>(1);  // of no interest here
   auto finite = run.template room<uint8_t>(in.classes);
   auto sums = run.template room<double>(2 * kStripes * in.depth);
   double *column = sums.data(), *square = column + kStripes * in.depth;
@@ -140,7 +141,7 @@ typename Run::template Room<T> choose_frame(Run& run, const MarginSoftmaxRows<S>
              static_cast<const T*>(nullptr), static_cast<T*>(nullptr), finite.data(), static_cast<T*>(nullptr));
   run.launch(sum_columns<S, T>, dim3(blocks_for(in.depth, kColumnsPerBlock), kStripes), dim3(kColumnsPerBlock, kStripeRows), in.centers,
              finite.data(), in.classes, in.depth, no_scale.data(), column, square);
-  run.launch(choose_shift<T>, 1, kShiftThreads, column, square, finite.data(), in.classes, in.depth, shift.data());
+  run.launch(choose_shift<T>, 1, kShiftThreads, column, square, finite.data(), in.classes, in.depth, shift.data(), centred.data());
   return shift;
 }
 

@@ -15,6 +15,8 @@ inline constexpr ScalarType kTypeOf<float> = ScalarType::Float;
 template <>
 inline constexpr ScalarType kTypeOf<double> = ScalarType::Double;
 template <>
+inline constexpr ScalarType kTypeOf<int> = ScalarType::Int;
+template <>
 inline constexpr ScalarType kTypeOf<int64_t> = ScalarType::Long;
 template <>
 inline constexpr ScalarType kTypeOf<uint8_t> = ScalarType::Byte;
