@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 
 #include "aligned.h"
 #include "extremes.h"
@@ -80,9 +81,10 @@ class SortedSearch {
     for (int64_t i = 0; i < x_.count; ++i) keys[i] = {modality[i], labels[i], i};
     std::sort(keys.begin(), keys.end());
     // Any int64 becomes a small id that fits a vector lane and keeps the order.
-    std::vector<int64_t> distinct(labels, labels + x_.count);
+    std::vector<int64_t> distinct(x_.count);
+    std::copy_n(labels, x_.count, distinct.data());
     std::sort(distinct.begin(), distinct.end());
-    distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+    distinct.resize(std::unique(distinct.begin(), distinct.end()) - distinct.begin());
     I kind = 0;
     for (int64_t i = 0; i < padded_; ++i) {
       const Key& key = keys[std::min(i, x_.count - 1)];
