@@ -28,7 +28,7 @@ Packed launch_pack(const Input<S>& in, const Frame<S, float>& frame, bool anchor
 }
 
 template <class Native, class Centred, class S>
-Output<float> launch_mma(const Input<S>& in, uint64_t seed) {
+Output<float> launch_mma(const Input<S>& in, uint64_t seed, std::vector<Key>* found = nullptr) {  // found: the keys, [parts, rows, 4]
   const Frame<S, float> frame(in, seed);
   const int parts = in.self ? 2 : 1;
   const int64_t rows = ceil_div(in.anchors, kPanelRows) * kPanelRows;
@@ -39,6 +39,7 @@ Output<float> launch_mma(const Input<S>& in, uint64_t seed) {
   const int64_t blocks = mma_blocks(in.self, anchors.panels.count, candidates.count);
   const auto search = in.self ? search_mma<Native, Centred, true> : search_mma<Native, Centred, false>;
   launch(seed, search, blocks, kMmaThreads, 0, anchors.panels, candidates, in.depth, frame.largest.data(), frame.centred.data(), keys.data());
+  if (found) *found = keys;
   return launch_finish<S, float>(in, frame, PackedWinners{keys.data(), anchors.cards.data(), rows, parts}, seed);
 }
 
