@@ -11,7 +11,7 @@ import torch.distributed as dist
 from ranks import on_ranks
 
 from zsml.errors import InputError
-from zsml.losses import MATHMLoss, ModalityTripletLoss, gather
+from zsml.losses import MATHMLoss, ModalityTripletLoss, collectives
 from zsml.losses.gather import gather_ids, gather_rows, global_sum
 
 SIZES = {2: [[5, 9], [1, 13], [7, 7], [0, 14]], 4: [[4, 1, 6, 3], [3, 3, 3, 5], [0, 8, 6, 0]]}  # rows of each rank
@@ -120,7 +120,7 @@ def bad_batches(rank: int, world: int) -> dict[str, tuple[str, str, float]]:
 
 
 def one_never_comes(rank: int, world: int) -> tuple[str, str, float]:
-    gather.TIMEOUT = timedelta(seconds=2)
+    collectives.TIMEOUT = timedelta(seconds=2)
     if rank == 1:
         dist.distributed_c10d._get_default_store().wait(["rank 0 is done"], timedelta(seconds=30))
         return "", "", 0.0

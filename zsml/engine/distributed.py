@@ -27,7 +27,7 @@ from zsml.engine.config import TrainConfig
 from zsml.engine.device import resolve_device
 from zsml.engine.stopping import EndedElsewhere
 from zsml.errors import InputError
-from zsml.losses import gather
+from zsml.losses import collectives
 
 PATIENCE = timedelta(hours=1)  # the others wait while the first rank evaluates; one that died is noticed long before
 LOSS_PATIENCE = timedelta(minutes=10)  # between two ranks in the same step; the first one takes its time on a GPU
@@ -181,14 +181,14 @@ def join(device: str) -> Iterator[Team]:
     if not there:
         # Small messages, and waiting for each other, go by the CPU's backend: no GPU has to come to rest for them.
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
-    patience, gather.TIMEOUT = gather.TIMEOUT, LOSS_PATIENCE
+    patience, collectives.TIMEOUT = collectives.TIMEOUT, LOSS_PATIENCE
     failed = True
     try:
         with log.silent(rank != 0):
             yield Team(rank, size, chosen)
         failed = False
     finally:
-        gather.TIMEOUT = patience
+        collectives.TIMEOUT = patience
         if not there and (chosen.type == "cpu" or not failed):  # after a failure NCCL would wait; the process ends anyway
             dist.destroy_process_group()
 

@@ -11,14 +11,13 @@ DistributedDataParallel averages the gradients of parameters over ranks, where o
 ``(loss * world_size).backward()``.
 
 First of all the ranks exchange one small header (:func:`agree`). If the input of one is bad, or they do not fit together, all of
-them raise the same InputError; if one does not come, the others raise after TIMEOUT. None is left waiting.
+them raise the same InputError; if one does not come, the others raise after collectives.TIMEOUT. None is left waiting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from zsml.errors import InputError
 from zsml.ops import _check
 
-TIMEOUT = timedelta(seconds=60)  # how long to wait for the other ranks; raise it where one of them may be busy for longer
+from .collectives import GatherRows, GlobalSum, all_rows, finish
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # The numbers of a header: first what has to be the same on all ranks, with the words for it, then what may differ.
@@ -145,19 +144,19 @@ def gather_rows(t: Tensor, sizes: list[int]) -> Tensor:
 
     Backward needs all ranks as well. It adds the gradients of the ranks in their order, so it has the same bits every run.
     """
-    return _GatherRows.apply(t, tuple(sizes))
+    return GatherRows.apply(t, tuple(sizes))
 
 
 @torch.compiler.disable
 def gather_ids(t: Tensor, sizes: list[int]) -> Tensor:
     """:func:`gather_rows` of int64 ids [sizes[rank], ...]."""
-    return _all_rows(t, sizes)
+    return all_rows(t, sizes)
 
 
 @torch.compiler.disable
 def global_sum(t: Tensor) -> Tensor:
     """The sum over ranks of a tensor of one shape; every rank must go on with the same formula, and call backward."""
-    return _GlobalSum.apply(t)
+    return GlobalSum.apply(t)
 
 
 def global_mean(per_row: Tensor) -> Tensor:
@@ -178,59 +177,6 @@ def no_anchors(shape: tuple[int, ...], x: Tensor, candidates: Tensor) -> Tensor:
     return (x[:0].sum().to(dtype) + candidates[:0].sum().to(dtype)).expand(shape)
 
 
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, t: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        ctx.sizes = sizes
-        return _all_rows(t, sizes)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        world, own = len(ctx.sizes), ctx.sizes[dist.get_rank()]
-        parts = grad.new_empty(world * own, *grad.shape[1:])  # what each rank has for the own rows
-        _finish(dist.all_to_all_single(parts, grad.contiguous(), [own] * world, list(ctx.sizes), async_op=True), grad)
-        wide = torch.promote_types(grad.dtype, torch.float32)
-        return parts.view(world, own, *grad.shape[1:]).sum(dim=0, dtype=wide).to(grad.dtype), None
-
-
-class _GlobalSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, t: Tensor) -> Tensor:
-        total = t.detach().clone(memory_format=torch.contiguous_format)
-        _finish(dist.all_reduce(total, async_op=True), total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
-
-
-def _all_rows(t: Tensor, sizes: list[int] | tuple[int, ...]) -> Tensor:
-    """All ranks send as many rows as the longest has, since not every backend knows uneven parts; what was added is cut off."""
-    longest = max(sizes)
-    mine = t.detach().contiguous()
-    if len(mine) < longest:
-        mine = torch.cat([mine, mine.new_zeros(longest - len(mine), *mine.shape[1:])])
-    everything = mine.new_empty(len(sizes) * longest, *mine.shape[1:])
-    if longest:
-        _finish(dist.all_gather_into_tensor(everything, mine, async_op=True), everything)
-    if min(sizes) == longest:
-        return everything
-    return torch.cat([part[:size] for part, size in zip(everything.split(longest), sizes, strict=True)])
-
-
-def _finish(work: dist.Work, t: Tensor, *, block: bool = False) -> None:
-    """Wait for a collective; on CUDA only the stream does, unless told to block."""
-    try:
-        work.wait(TIMEOUT) if block or t.device.type == "cpu" else work.wait()
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"gather: not all ranks came within {TIMEOUT.total_seconds():g} s, or one is gone; every rank has to call the loss, "
-            f"and backward, equally often ({error})"
-        ) from error
-
-
 def _compare(what: str, values: list[str]) -> None:
     for rank, value in enumerate(values):
         if value != values[0]:
@@ -248,7 +194,7 @@ def _exchange(header: dict[str, int], text: str, cause: Exception | None) -> tup
     numbers = [header[name] for name in FIELDS]
     message = torch.tensor([*numbers, len(encoded), *encoded.ljust(TEXT_BYTES)], device=_message_device())
     everything = message.new_empty(dist.get_world_size() * len(message))
-    _finish(dist.all_gather_into_tensor(everything, message, async_op=True), everything, block=True)
+    finish(dist.all_gather_into_tensor(everything, message, async_op=True), everything, block=True)
     headers, texts = [], []
     for row in everything.view(-1, len(message)).tolist():
         headers.append(dict(zip(FIELDS, row, strict=False)))

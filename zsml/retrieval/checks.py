@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zsml.errors import InputError
 from zsml.ops._arrays import as_tensor
+from zsml.ops.hamming import check_codes
 
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDEST = 2.0**30  # longest over shortest row whose squares float32 holds side by side
@@ -69,3 +70,17 @@ def check_labels(name: str, labels: Tensor, rows: int | None = None, of: str = "
     if labels.shape[0] == 0:
         raise InputError(f"{name} is empty")
     return labels.to("cpu", torch.int64)
+
+
+def check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    query, gallery = as_tensor(query, "query"), as_tensor(gallery, "gallery")
+    if isinstance(query, Tensor) and isinstance(gallery, Tensor) and query.device != gallery.device:
+        raise InputError(f"query and gallery must be on one device, got {query.device} and {gallery.device}")
+    if distance == "hamming":
+        check_codes("query", query)
+        check_codes("gallery", gallery)
+    else:
+        query, gallery = check_embeddings("query", query), check_embeddings("gallery", gallery)
+    if query.shape[1] != gallery.shape[1]:
+        raise InputError(f"query and gallery must have one width, got {query.shape[1]} and {gallery.shape[1]} columns")
+    return query, gallery

@@ -13,8 +13,9 @@ from torch import Tensor
 from zsml.errors import InputError
 from zsml.ops._arrays import as_tensor
 from zsml.ops.rank_relevant import hamming_rank_relevant, rank_relevant
+from zsml.retrieval.checks import check_pair
 from zsml.retrieval.class_lists import ClassLists
-from zsml.retrieval.metrics import BLOCK, RetrievalResult, Totals, check_pair, evaluate_retrieval
+from zsml.retrieval.metrics import BLOCK, RetrievalResult, Totals, evaluate_retrieval
 from zsml.retrieval.protocol import Protocol, make_protocol
 
 __all__ = ["RetrievalEvaluator"]

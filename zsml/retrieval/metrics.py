@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from zsml.errors import InputError
-from zsml.ops._arrays import as_tensor
-from zsml.ops.hamming import check_codes
 from zsml.ops.rank_relevant import common_frame, hamming_rank_relevant, pack_gallery, rank_relevant
 from zsml.retrieval.average_precision import RECALL_LEVELS, Scores, random_order_ap, score
-from zsml.retrieval.checks import check_embeddings, check_labels, widened
+from zsml.retrieval.checks import check_labels, check_pair, widened
 from zsml.retrieval.class_lists import ClassLists
 from zsml.retrieval.protocol import Protocol, make_protocol
 
@@ -284,20 +282,6 @@ class Totals:
             chance_precision=expected_precision,
             protocol=protocol,
         )
-
-
-def check_pair(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor]:
-    query, gallery = as_tensor(query, "query"), as_tensor(gallery, "gallery")
-    if isinstance(query, Tensor) and isinstance(gallery, Tensor) and query.device != gallery.device:
-        raise InputError(f"query and gallery must be on one device, got {query.device} and {gallery.device}")
-    if distance == "hamming":
-        check_codes("query", query)
-        check_codes("gallery", gallery)
-    else:
-        query, gallery = check_embeddings("query", query), check_embeddings("gallery", gallery)
-    if query.shape[1] != gallery.shape[1]:
-        raise InputError(f"query and gallery must have one width, got {query.shape[1]} and {gallery.shape[1]} columns")
-    return query, gallery
 
 
 def as_plain(value: Any) -> Any:
