@@ -177,8 +177,6 @@ template <class T>
 static inline __attribute__((always_inline)) void pack_group(const T* const* row, int64_t first, int64_t count, int64_t width, int64_t depth, T scale,
                                                              const T* shift, T* panel) {
   using L = Lanes<T>;
-  // A vector may be stored whole where what it writes too much is overwritten next: by the following k of a panel this narrow.
-  const bool whole = count == L::width || width == count;
   int64_t k = 0;
   for (; k + L::width <= depth; k += L::width) {
     typename L::Vector v[L::width];
@@ -189,7 +187,8 @@ static inline __attribute__((always_inline)) void pack_group(const T* const* row
 #pragma GCC unroll 16
     for (int l = 0; l < L::width; ++l) {
       T* to = panel + (k + l) * width + first;
-      if (whole && (count == L::width || k + l + 1 < depth))
+      // In a narrow panel a vector may be stored whole where the panel goes on: what it writes too much, the next ones overwrite.
+      if (count == L::width || (width == count && (depth - k - l) * width >= L::width))
         *reinterpret_cast<typename L::Unaligned*>(to) = v[l];
       else
         for (int r = 0; r < count; ++r) to[r] = v[l][r];
