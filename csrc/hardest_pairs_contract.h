@@ -66,4 +66,11 @@ struct HardestPairsGradientInput {
   }
 };
 
+// For tensors in the CPU's memory: every index is a row of refs, or -1.
+inline void check_partners(const HardestPairsGradientInput& in) {
+  const auto* index = static_cast<const int64_t*>(in.index.const_data_ptr());
+  for (int64_t at = 0; at < in.index.numel(); ++at)
+    STD_TORCH_CHECK(index[at] < in.refs.size(0), "index must hold rows of refs, below ", in.refs.size(0), ", or -1, got ", index[at]);
+}
+
 }  // namespace zsml

@@ -30,8 +30,7 @@ std::tuple<Tensor, Tensor> hardest_pairs(const Tensor& x, const Tensor& labels, 
 std::tuple<Tensor, Tensor> hardest_pairs_backward(const Tensor& grad, const Tensor& x, const OptionalTensor& refs, const Tensor& distance,
                                                   const Tensor& index, bool need_x, bool need_refs) {
   const HardestPairsGradientInput in(grad, x, refs, distance, index);
-  for (int64_t at = 0; at < in.index.numel(); ++at)
-    STD_TORCH_CHECK(ids(in.index)[at] < in.refs.size(0), "index must hold rows of refs, below ", in.refs.size(0), ", or -1, got ", ids(in.index)[at]);
+  check_partners(in);
   Tensor grad_x = torch::stable::empty({need_x ? in.x.size(0) : 0, in.x.size(1)}, x.scalar_type());
   Tensor grad_refs = torch::stable::empty({need_refs ? in.refs.size(0) : 0, in.x.size(1)}, x.scalar_type());
   with_element_type(x.scalar_type(), [&](auto element) {

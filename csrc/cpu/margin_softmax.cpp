@@ -41,11 +41,14 @@ class MarginSoftmax {
 
   void forward(T* others, T* target) const {
     const auto sums = pairs_.sums();
+    const auto usable = std::count_if(centers_.finite.begin(), centers_.finite.end(), [](auto finite) { return finite != 0; });
     parallel_for(0, samples_.count(), 256, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const bool finite = samples_.finite[i];
         const T nan = std::numeric_limits<T>::quiet_NaN();
         others[i] = finite ? static_cast<T>(value(sums[i].all) + sums[i].plus) : nan;
+        // Distances whose squares overflow look like no pairs at all, and no loss: said aloud instead.
+        if (others[i] == -std::numeric_limits<T>::infinity() && usable > centers_.finite[labels_[i]]) others[i] = nan;
         target[i] = finite && centers_.finite[labels_[i]] ? measured<T>(measure(), samples_.row(i), centers_.row(labels_[i]), depth()) : nan;
       }
     });

@@ -37,7 +37,7 @@ void unit_rows(Rows<S> x, T* unit, double* length, ParallelFor parallel) {
       const T scale = power_of_two_near_inverse(largest);
       const T own = std::sqrt(maths.squared_length(row, x.depth, scale, none.data()));
       length[i] = static_cast<double>(own) / static_cast<double>(scale);
-      for (int64_t k = 0; k < x.depth; ++k) to[k] = row[k] * (scale / own);
+      for (int64_t k = 0; k < x.depth; ++k) to[k] = row[k] * scale / own;  // not scale / own first: it overflows for subnormal rows
     }
   });
 }
@@ -145,6 +145,7 @@ Tensor modality_triplet_backward(const Tensor& grad, const Tensor& x, const Tens
   const bool normalized = length.size(0) > 0;
   const HardestPairsGradientInput in(slope, normalized ? unit : x, {}, distance, index);
   STD_TORCH_CHECK(grad.dim() == 0 && grad.scalar_type() == slope.scalar_type(), "grad must be a scalar of the loss's dtype");
+  check_partners(in);
   const int64_t count = in.x.size(0), depth = in.x.size(1);
   Tensor out = torch::stable::empty({count, depth}, x.scalar_type());
   with_element_type(x.scalar_type(), [&](auto element) {

@@ -33,8 +33,12 @@ class PairStream {
           if (j >= stop) continue;
           pack(rows, row, count, setting_.tile.rows, setting_.frame, rows.finite, panels.memory, norm.memory);
           PairStrip<T> strip{row, count, value.memory, norm.memory};
-          for (int64_t at = j / setting_.tile.cols * setting_.tile.cols; at < stop; at += kStrip) {
-            setting_.values(rows, panels.memory, columns, chunk, at, std::min(kStrip, stop - at), strip);
+          // Strips end where they would if all columns were wanted, and begin with one of the groups whose terms are added together:
+          // what a row adds up does not depend on the rows that share its block, and so on the number of threads.
+          const int64_t group = kTermVectors * setting_.tile.cols / 2;
+          for (int64_t at = j / group * group, next; at < stop; at = next) {
+            next = std::min(stop, (at / kStrip + 1) * kStrip);
+            setting_.values(rows, panels.memory, columns, chunk, at, next - at, strip);
             visit(strip);
           }
         }

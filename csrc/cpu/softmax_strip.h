@@ -44,6 +44,8 @@ struct StripTerms {
   int64_t positives;
 };
 
+constexpr int64_t kTermVectors = 32;  // vectors of values whose terms are added together, see strip_terms
+
 template <class T>
 struct SoftmaxStripKernel {
   static constexpr int64_t strip = 1024;         // columns at a time

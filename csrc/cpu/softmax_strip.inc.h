@@ -6,7 +6,7 @@
 #include "exp.inc.h"
 
 template <class T>
-struct Lanes {
+struct SoftmaxLanes {
   using Vector = typename Tile<T>::Vector;
   using Ints = typename Tile<T>::Ints;
   using Mask = typename Masks<T>::Mask;
@@ -35,7 +35,7 @@ struct PairMasks {
 template <class T>
 inline __attribute__((always_inline)) PairMasks<T> pair_masks(typename Tile<T>::Vector value, const PairColumns<T>& columns, const PairRow<T>& row,
                                                               const PairRule& rule, int64_t j) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   using Ints = typename L::Ints;
   PairMasks<T> m{Masks<T>::less(L::all(-__builtin_inf()), value), Masks<T>::equal(L::load(columns.label + j), Ints{} + row.label)};
   if (rule.pairs != kAllPairs) {
@@ -48,7 +48,7 @@ inline __attribute__((always_inline)) PairMasks<T> pair_masks(typename Tile<T>::
 template <class T, bool per_pair>
 inline __attribute__((always_inline)) StripSum<T> sum_of(T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row,
                                                          const PairRule& rule) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   using Masks = Masks<T>;
   using Vector = typename L::Vector;
   using Ints = typename L::Ints;
@@ -86,13 +86,13 @@ StripSum<T> strip_sum(T* value, int64_t count, const PairColumns<T>& columns, co
 // 1 + q = product (1 + e), which keeps small e exact, and one log is taken of 32 vectors of them: at most 2^512.
 template <class T>
 StripTerms strip_terms(const T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row, const PairRule& rule) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   using Masks = Masks<T>;
   using Vector = typename L::Vector;
   using Ints = typename L::Ints;
   StripTerms result{0, 0, 0};
-  for (int64_t first = 0; first < count; first += 32 * L::count) {
-    const int64_t last = first + 32 * L::count < count ? first + 32 * L::count : count;
+  for (int64_t first = 0; first < count; first += kTermVectors * L::count) {
+    const int64_t last = first + kTermVectors * L::count < count ? first + kTermVectors * L::count : count;
     Vector q = {}, above = {}, pull = {};
     Ints positives = {};
     for (int64_t j = first; j < last; j += L::count) {
@@ -129,7 +129,7 @@ inline __attribute__((always_inline)) typename Tile<T>::Vector weight_of(typenam
 template <class T, bool per_pair>
 inline __attribute__((always_inline)) T weights_of(T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row,
                                                    const PairRule& rule) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   using Masks = Masks<T>;
   using Vector = typename L::Vector;
   const Vector own_all = L::all(row.anchor.all), own_positive = L::all(row.anchor.positive);
@@ -178,7 +178,7 @@ inline __attribute__((always_inline)) Vector root_of(Vector v) {
 
 template <class T>
 void strip_roots(T* value, int64_t count, const T* norm, T own, T scale) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   constexpr T epsilon = sizeof(T) == 4 ? T(__FLT_EPSILON__) : T(__DBL_EPSILON__);
   for (int64_t j = 0; j < count; j += L::count) {
     const auto square = L::larger(L::load(value + j) + own, typename L::Vector{});
@@ -190,7 +190,7 @@ void strip_roots(T* value, int64_t count, const T* norm, T own, T scale) {
 template <class T>
 inline __attribute__((always_inline)) typename Tile<T>::Vector exp_below(const T* value, const PairColumns<T>& columns, const PairRow<T>& row,
                                                                          const PairRule& rule, T top, int64_t j) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   const auto e = exp_of<T>(L::load(value + j) - top);
   if (rule.pairs == kAllPairs) return e;
   const auto within = Masks<T>::equal(L::load(columns.modality + j), typename L::Ints{} + row.modality);
@@ -199,7 +199,7 @@ inline __attribute__((always_inline)) typename Tile<T>::Vector exp_below(const T
 
 template <class T>
 T strip_sum_both(const T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row, const PairRule& rule, T top, T* column_sum) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   typename L::Vector sum = {};
   for (int64_t j = 0; j < count; j += L::count) {
     const auto e = exp_below(value, columns, row, rule, top, j);
@@ -211,7 +211,7 @@ T strip_sum_both(const T* value, int64_t count, const PairColumns<T>& columns, c
 
 template <class T>
 void strip_weights_both(T* value, int64_t count, const PairColumns<T>& columns, const PairRow<T>& row, const PairRule& rule, T top) {
-  using L = Lanes<T>;
+  using L = SoftmaxLanes<T>;
   for (int64_t j = 0; j < count; j += L::count)
     L::store(value + j, exp_below(value, columns, row, rule, top, j) * (L::load(columns.all + j) + row.anchor.all));
 }

@@ -38,6 +38,7 @@ class SortedSearch {
     block_ = std::clamp<int64_t>(std::min(by_cache, panels / (6 * threads)), 1, 64);
     blocks_ = (panels + block_ - 1) / block_;
     workers_ = x.count * x.count * x.depth < 1 << 21 ? 1 : std::min<int64_t>(threads, blocks_);
+    workers_ = std::min(workers_, std::max<int64_t>(2, x.depth / 4));  // each has winners of its own: together no more than 2 B D values
   }
 
   // value, index [4, B] of winners, norm [B]: by original row. The value is |b|^2 - 2 a.b in the frame.

@@ -29,8 +29,10 @@ __global__ void __launch_bounds__(kUnitThreads)
     sum += value * value;
   }
   const T own = sqrt(warp_sum(sum));
-  const T factor = largest > T(0) ? scale / own : largest == T(0) ? T(1) : static_cast<T>(NAN);
-  for (int64_t k = lane; k < depth; k += kWarp) unit[i * depth + k] = largest < T(0) ? factor : static_cast<T>(row[k]) * factor;
+  for (int64_t k = lane; k < depth; k += kWarp) {
+    const T value = static_cast<T>(row[k]) * scale;  // not scale / own first: it overflows for subnormal rows
+    unit[i * depth + k] = largest > T(0) ? value / own : largest == T(0) ? T(0) : static_cast<T>(NAN);
+  }
   if (lane == 0) length[i] = largest > T(0) ? static_cast<double>(own) / static_cast<double>(scale) : 1.0;
 }
 

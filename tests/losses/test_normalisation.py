@@ -24,6 +24,14 @@ def test_the_length_of_embeddings_does_not_matter(scale: float) -> None:
     )
 
 
+@pytest.mark.parametrize(("scale", "dtype"), [(1e-40, torch.float32), (1e-310, torch.float64), (1e-39, torch.bfloat16)])
+def test_subnormal_embeddings_are_directions_too(scale: float, dtype: torch.dtype) -> None:
+    x = (batch().double() * scale).to(dtype)
+    as_large = x.double() * (2.0**512 if dtype == torch.float64 else 2.0**64)
+    near = {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(MATHMLoss()(x, LABELS, MODALITY).double(), MATHMLoss()(as_large, LABELS, MODALITY), **near)
+
+
 def test_it_is_the_normalisation_of_torch() -> None:
     x = batch().requires_grad_()
     y = batch().requires_grad_()

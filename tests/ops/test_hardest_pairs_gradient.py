@@ -7,6 +7,7 @@ import torch
 from hardest_pairs_oracle import assert_as_good_as_eager, run
 from torch import Tensor
 
+from zsml import _ext
 from zsml.ops import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, hardest_pairs
 
 SIDES = [(True, False), (False, True), (True, True)]
@@ -228,3 +229,14 @@ def test_no_graph_is_kept_where_none_is_wanted(device):
     with torch.inference_mode():
         assert hardest_pairs(x, labels).distance.is_inference()
     assert not hardest_pairs(x.detach(), labels).distance.requires_grad
+
+
+@pytest.mark.skipif(bool(_ext.cpu_reason), reason="plain torch has its own words for it")
+def test_a_partner_that_does_not_exist_is_refused():
+    """Of the ops below the public ones, which cannot get there."""
+    x, some = torch.randn(5, 3), torch.rand(4, 5)
+    index = torch.full((4, 5), 5)
+    with pytest.raises(RuntimeError, match="index must hold rows of refs, below 5"):
+        torch.ops.zsml.hardest_pairs_backward(some, x, None, some, index, True, False)
+    with pytest.raises(RuntimeError, match="index must hold rows of refs, below 5"):
+        torch.ops.zsml.modality_triplet_backward(torch.tensor(1.0), x, some, some, index, x, torch.ones(5, dtype=torch.float64))
