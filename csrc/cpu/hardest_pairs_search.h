@@ -25,6 +25,7 @@ class HardestPairsSearch {
         exclude_(exclude, exclude + (exclude ? x.count : 0)),
         parallel_(parallel),
         threads_(threads),
+        isa_(isa),
         kernel_(extremes_kernel<T>(isa)),
         self_(false) {
     if (!exclude) exclude_.assign(x.count, -1);
@@ -55,6 +56,7 @@ class HardestPairsSearch {
       SortedSearch<S, T>(x_, labels_, modality_, finite_, frame_, kernel_, parallel_, threads_).run({distance, index, x_.count}, own_norm_.data());
     else
       search({distance, index, x_.count});
+    if (self_) search_modalities_apart(distance, index);
     parallel_(0, x_.count, 1 + 16384 / x_.depth, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) finish(i, distance, index);
     });
@@ -65,6 +67,37 @@ class HardestPairsSearch {
 
   // Scaled squared lengths below this may have lost digits to underflow.
   static constexpr T kVanishing = std::numeric_limits<T>::min() / (std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon());
+
+  bool is_doubtful(T value, int64_t i) const { return value + own_norm_[i] < T(kTrustedFraction) * own_norm_[i] + kVanishing; }
+
+  // Where each modality is a cluster of its own, the frame of all of them is a poor one within each, and measuring pair by pair
+  // what it leaves in doubt would take many times the search: then every modality is searched again, in its own frame.
+  void search_modalities_apart(T* distance, int64_t* index) {
+    int64_t doubtful = 0;
+    for (int64_t at = kWithinNeg * x_.count, i = 0; i < x_.count; ++i) doubtful += index[at + i] >= 0 && is_doubtful(distance[at + i], i);
+    if (doubtful <= std::max<int64_t>(64, x_.count / 16)) return;
+    std::unordered_map<int64_t, std::vector<int64_t>> rows;
+    for (int64_t i = 0; i < x_.count; ++i) rows[modality_[i]].push_back(i);
+    if (rows.size() == 1) return;
+    for (const auto& [modality, own] : rows) {
+      const int64_t count = static_cast<int64_t>(own.size());
+      std::vector<S> some(count * x_.depth);
+      std::vector<int64_t> labels(count), one(count, 0), partner(kRoles * count);
+      std::vector<T> apart(kRoles * count);
+      for (int64_t r = 0; r < count; ++r) {
+        std::copy_n(x_.row(own[r]), x_.depth, some.data() + r * x_.depth);
+        labels[r] = labels_[own[r]];
+      }
+      HardestPairsSearch({some.data(), count, x_.depth}, labels.data(), one.data(), parallel_, threads_, isa_).run(apart.data(), partner.data());
+      for (int role : {kWithinPos, kWithinNeg})
+        for (int64_t r = 0; r < count; ++r) {
+          const int64_t j = partner[role * count + r];
+          distance[role * x_.count + own[r]] = apart[role * count + r];
+          index[role * x_.count + own[r]] = j < 0 ? -1 : own[j];
+        }
+    }
+    within_is_exact_ = true;
+  }
 
   static T worst(int role) { return is_positive(role) ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
 
@@ -125,6 +158,8 @@ class HardestPairsSearch {
     });
   }
 
+  bool is_exact(int role) const { return within_is_exact_ && (role == kWithinPos || role == kWithinNeg); }
+
   // Turns the ranking values of anchor i into exact distances, after a second look at winners that cancellation may have misjudged.
   void finish(int64_t i, T* distance, int64_t* index) const {
     bool doubtful[kRoles] = {};
@@ -134,8 +169,8 @@ class HardestPairsSearch {
       if (!finite_[i]) {
         distance[at] = std::numeric_limits<T>::quiet_NaN();
         index[at] = -1;
-      } else if (index[at] >= 0) {
-        doubtful[role] = distance[at] + own_norm_[i] < T(kTrustedFraction) * own_norm_[i] + kVanishing;
+      } else if (index[at] >= 0 && !is_exact(role)) {
+        doubtful[role] = is_doubtful(distance[at], i);
         any_doubtful |= doubtful[role];
       }
     }
@@ -143,7 +178,7 @@ class HardestPairsSearch {
     if (any_doubtful) measure_again(i, doubtful, index);
     for (int role = 0; role < kRoles; ++role) {
       const int64_t at = role * x_.count + i;
-      if (index[at] >= 0) distance[at] = exact_distance<T>(x_.row(i), candidates_.row(index[at]), x_.depth);
+      if (index[at] >= 0 && !is_exact(role)) distance[at] = exact_distance<T>(x_.row(i), candidates_.row(index[at]), x_.depth);
     }
   }
 
@@ -174,8 +209,9 @@ class HardestPairsSearch {
   std::vector<int64_t> exclude_;
   ParallelFor parallel_;
   int threads_;
+  Isa isa_;
   const ExtremesKernel<T>& kernel_;
-  bool self_;
+  bool self_, within_is_exact_ = false;
   std::vector<I> label_id_, modality_id_, candidate_label_id_, candidate_modality_id_;
   std::vector<uint8_t> finite_, candidate_finite_;
   std::vector<T> own_norm_;

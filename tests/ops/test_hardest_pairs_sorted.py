@@ -72,3 +72,33 @@ def test_threads_do_not_change_anything():
         torch.set_num_threads(before)
     for found in seen[1:]:
         assert torch.equal(found.index, seen[0].index) and torch.equal(found.distance, seen[0].distance)
+
+
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_modalities_far_apart(device, kinds):
+    """Each modality a small cluster of its own: within one, distances in the frame of all would cancel."""
+    generator = torch.Generator().manual_seed(kinds)
+    labels, modality = torch.arange(400) // 8, torch.arange(400) % kinds
+    centres = torch.randn(kinds, 48, generator=generator, dtype=torch.float64)
+    x = (centres[modality] + 1e-3 * torch.randn(400, 48, generator=generator, dtype=torch.float64)).float()
+    x[5, 7], x[17] = torch.nan, x[25]
+    ours = hardest_pairs(x.to(device), labels.to(device), modality.to(device))
+    finite = x.isfinite().all(dim=1)
+    d = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    same_class, same_modality = labels[:, None] == labels, modality[:, None] == modality
+    allowed = finite[None] & ~torch.eye(400, dtype=torch.bool)
+    for role, wanted in enumerate((same_modality & same_class, same_modality & ~same_class, ~same_modality & same_class)):
+        sign = 1 if role == 1 else -1
+        best = sign * torch.where(wanted & allowed, sign * d, torch.inf).amin(dim=1)
+        found, index = ours.distance[role].cpu().double()[finite], ours.index[role].cpu()[finite]
+        torch.testing.assert_close(found, best[finite], rtol=1e-6, atol=0)
+        chosen = d[finite].gather(1, index.clamp(min=0)[:, None])[:, 0]
+        torch.testing.assert_close(chosen[index >= 0], best[finite][index >= 0], rtol=1e-6, atol=0)
+    assert (ours.index[:, 5] == -1).all() and ours.distance[:, 5].isnan().all()
+    assert ours.index[1, [17, 25]].tolist() == by_first(d, same_modality & ~same_class & allowed, [17, 25])
+
+
+def by_first(d: Tensor, wanted: Tensor, rows: list[int]) -> list[int]:
+    """The lowest index at the least distance."""
+    masked = torch.where(wanted, d, torch.inf)
+    return [int((masked[i] == masked[i].min()).int().argmax()) for i in rows]
