@@ -231,9 +231,11 @@ class Demo:
 @dataclass
 class Bench:
     ops: Positional[tuple[str, ...]]
-    """hardest_pairs, hamming_topk, hamming_rank, evaluate, evaluate_codes or all; or report, which times nothing."""
+    """hardest_pairs, supcon, margin_softmax, hamming_topk, hamming_rank, evaluate, evaluate_codes or all; or report, which times
+    nothing."""
     sizes: tuple[str, ...] = ()
-    """Sets (sketchy, tuberlin, quickdraw, tiny) and, of hardest_pairs, batch sizes; default: all but tiny."""
+    """Sets (sketchy, tuberlin, quickdraw, tiny) and, of hardest_pairs and supcon, batch sizes, of margin_softmax classes; default:
+    the usual ones."""
     queries: int | Literal["all"] = 1024
     """Queries used of a set; slow peers get 64 and are compared per query."""
     threads: tuple[int, ...] = ()
