@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from zsml.errors import InputError
 from zsml.losses.normalise import unit_rows
-from zsml.losses.triplet import TERMS
 from zsml.ops import hardest_pairs
 from zsml.ops._check import embeddings as check_rows
+from zsml.ops.modality_triplet import TERMS, check_terms
 
 __all__ = ["ModalityHardMiner"]
 
@@ -54,12 +54,7 @@ class ModalityHardMiner(nn.Module):
 
     def __init__(self, terms: Sequence[str] = ("within", "hybrid", "cross"), normalize: bool = True):
         super().__init__()
-        terms = (terms,) if isinstance(terms, str) else tuple(terms) if isinstance(terms, Iterable) else (terms,)
-        if not terms or any(term not in tuple(TERMS) for term in terms):
-            raise InputError(f"terms must be one or more of {list(TERMS)}, got {list(terms)}")
-        if len(set(terms)) != len(terms):
-            raise InputError(f"terms must not repeat, got {list(terms)}")
-        self.terms = terms
+        self.terms = check_terms(terms)
         self.normalize = bool(normalize)
         self.num_triplets = 0
 

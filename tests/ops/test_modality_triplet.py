@@ -116,9 +116,28 @@ def test_same_on_any_number_of_threads():
         ({"x": torch.zeros(4, 3).int()}, "x must be float16"),
         ({"labels": torch.zeros(3).long()}, r"labels must have shape \[4\]"),
         ({"modality": torch.zeros(4)}, "modality must be int64"),
+        ({"terms": ()}, "terms must be one or more of"),
+        ({"terms": None}, "terms must be one or more of"),
+        ({"terms": "inside"}, r"terms must be one or more of .*, got \['inside'\]"),
+        ({"terms": ("cross", "inside")}, "terms must be one or more of"),
+        ({"terms": (["cross"],)}, "terms must be one or more of"),
+        ({"terms": ("cross", "within", "cross")}, "terms must not repeat"),
+        ({"margin": torch.nan}, "margin must be a finite number, got nan"),
+        ({"margin": "0.2"}, "margin must be a finite number"),
+        ({"beta": -1.0}, "beta must be a positive number or None"),
+        ({"beta": 0}, "beta must be a positive number or None"),
+        ({"beta": torch.nan}, "beta must be a positive number or None"),
+        ({"weighting": "harder", "beta": 1.0}, "weighting must be one of .*, got 'harder'"),
+        ({"weighting": "adaptive"}, "weighting='adaptive' needs beta"),
     ],
 )
 def test_bad_input_is_named(change, message):
     arguments = {"x": torch.randn(4, 3), "labels": torch.arange(4), "modality": torch.zeros(4).long()} | change
     with pytest.raises((ValueError, TypeError), match=message):
         modality_triplet(**arguments)
+
+
+def test_one_term_may_come_by_name():
+    x, labels, modality = batch(20)
+    by_name, in_a_list = (modality_triplet(x, labels, modality, terms=terms) for terms in ("cross", ["cross"]))
+    assert torch.equal(by_name, in_a_list)

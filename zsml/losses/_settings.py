@@ -10,11 +10,6 @@ from zsml.errors import InputError
 from zsml.ops import _check
 
 
-def is_number(value: object) -> bool:
-    """A finite int or float; True and False are not numbers."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def whole(value: int, name: str, least: int) -> int:
     """A whole number, at least so large."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -24,7 +19,7 @@ def whole(value: int, name: str, least: int) -> int:
 
 def between(value: float, name: str, low: float, high: float = math.inf) -> float:
     """A finite number from low to high."""
-    if not is_number(value) or not low <= value <= high:
+    if not _check.is_number(value) or not low <= value <= high:
         allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise InputError(f"{name} must be a number, {allowed}, got {value!r}")
     return float(value)

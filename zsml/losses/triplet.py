@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from zsml.errors import InputError
 from zsml.ops import hardest_pairs
 from zsml.ops._check import embeddings as check_rows
-from zsml.ops.modality_triplet import TERMS, WEIGHTINGS, modality_triplet
+from zsml.ops.modality_triplet import TERMS, check_settings, loss_of_batch
 
-from ._settings import is_number
 from .gather import Ranks, agree, gather_candidates, global_sum, no_anchors
 from .normalise import unit_rows
 
@@ -69,23 +68,7 @@ class ModalityTripletLoss(nn.Module):
         gather: bool = False,
     ):
         super().__init__()
-        if not isinstance(terms, Iterable):
-            raise InputError(f"terms must be one or more of {list(TERMS)}, got {terms!r}")
-        terms = (terms,) if isinstance(terms, str) else tuple(terms)
-        unknown = [term for term in terms if term not in TERMS]
-        if unknown or not terms:
-            raise InputError(f"terms must be one or more of {list(TERMS)}, got {list(terms)}")
-        if len(set(terms)) != len(terms):
-            raise InputError(f"terms must not repeat, got {list(terms)}")
-        if not is_number(margin):
-            raise InputError(f"margin must be a finite number, got {margin!r}")
-        if beta is not None and not (is_number(beta) and beta > 0):
-            raise InputError(f"beta must be a positive number or None (relu), got {beta}")
-        if weighting not in WEIGHTINGS:
-            raise InputError(f"weighting must be one of {list(WEIGHTINGS)}, got {weighting!r}")
-        if weighting is not None and beta is None:
-            raise InputError(f"weighting={weighting!r} needs beta (the sharpness of the sigmoid), got beta=None")
-        self.terms = terms
+        self.terms = check_settings(terms, margin, beta, weighting)
         self.margin = float(margin)
         self.normalize = bool(normalize)
         self.beta = beta
@@ -118,10 +101,7 @@ class ModalityTripletLoss(nn.Module):
         if ref_emb is not None:
             check_rows(ref_emb, "ref_emb")
         if ranks is None and all(given is None for given in (ref_emb, ref_labels, ref_modality, exclude)):
-            return modality_triplet(
-                embeddings, labels, modality, terms=self.terms, margin=self.margin, beta=self.beta,
-                weighting=self.weighting, normalize=self.normalize,
-            )  # fmt: skip
+            return loss_of_batch(embeddings, labels, modality, self.terms, self.margin, self.beta, self.weighting, self.normalize)
         if self.normalize:
             embeddings = unit_rows(embeddings)
             ref_emb = None if ref_emb is None else unit_rows(ref_emb)

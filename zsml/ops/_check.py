@@ -112,9 +112,14 @@ def candidates(
     return x, refs, modality, ref_modality
 
 
+def is_number(value: object) -> bool:
+    """A finite int or float; True and False are not numbers."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def positive(value: float, name: str) -> None:
     """A finite number above 0."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not (math.isfinite(value) and value > 0):
+    if not (is_number(value) and value > 0):
         raise InputError(f"{name} must be a positive number, got {value!r}")
 
 

@@ -6,9 +6,13 @@ training sizes these cost several times what the mining does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zsml.errors import InputError
 
 from . import _check
 from ._register import define, no_second_derivative
@@ -23,7 +27,7 @@ def modality_triplet(
     labels: Tensor,  # [B]
     modality: Tensor | None = None,  # [B]
     *,
-    terms: tuple[str, ...] = tuple(TERMS),
+    terms: Iterable[str] = tuple(TERMS),
     margin: float = 0.2,
     beta: float | None = None,
     weighting: str | None = None,
@@ -38,12 +42,13 @@ def modality_triplet(
         x: embeddings, [B, D], float16, bfloat16, float32 or float64.
         labels: [B] int64.
         modality: [B] int64, or None for one modality.
+        terms, margin, beta, weighting, normalize: see the loss.
 
     Returns:
         float32 (float64 for float64 embeddings), [].
 
     Raises:
-        ValueError, TypeError: as :func:`zsml.ops.hardest_pairs`.
+        ValueError, TypeError: as :func:`zsml.ops.hardest_pairs`; for the settings as the loss.
         NotImplementedError: a forward-mode or a second derivative is asked for.
 
     Source: Hermans et al. 2017 (arXiv 1703.07737, eq. 5); MATHM (arXiv 2112.07966).
@@ -52,6 +57,45 @@ def modality_triplet(
     >>> modality_triplet(x, torch.tensor([0, 0, 1]), terms=("within",), margin=0.2).item()  # farthest positive, nearest negative
     0.0
     """
+    terms = check_settings(terms, margin, beta, weighting)
+    return loss_of_batch(x, labels, modality, terms, margin, beta, weighting, normalize)
+
+
+def check_terms(terms: Iterable[str]) -> tuple[str, ...]:
+    """The terms as a tuple; a single one may come as a string."""
+    named = (terms,) if isinstance(terms, str) or not isinstance(terms, Iterable) else tuple(terms)
+    if not named or any(term not in tuple(TERMS) for term in named):
+        raise InputError(f"terms must be one or more of {list(TERMS)}, got {list(named)}")
+    if len(set(named)) != len(named):
+        raise InputError(f"terms must not repeat, got {list(named)}")
+    return named
+
+
+def check_settings(terms: Iterable[str], margin: float, beta: float | None, weighting: str | None) -> tuple[str, ...]:
+    """The terms as a tuple, if they and the rest are what the loss can be made with."""
+    named = check_terms(terms)
+    if not _check.is_number(margin):
+        raise InputError(f"margin must be a finite number, got {margin!r}")
+    if beta is not None and not (_check.is_number(beta) and beta > 0):
+        raise InputError(f"beta must be a positive number or None (relu), got {beta!r}")
+    if weighting not in WEIGHTINGS:
+        raise InputError(f"weighting must be one of {list(WEIGHTINGS)}, got {weighting!r}")
+    if weighting is not None and beta is None:
+        raise InputError(f"weighting={weighting!r} needs beta (the sharpness of the sigmoid), got beta=None")
+    return named
+
+
+def loss_of_batch(
+    x: Tensor,
+    labels: Tensor,
+    modality: Tensor | None,
+    terms: tuple[str, ...],
+    margin: float,
+    beta: float | None,
+    weighting: str | None,
+    normalize: bool,
+) -> Tensor:
+    """modality_triplet with settings that were checked before, once for all batches."""
     _check.embeddings(x, "x")
     _check.ids(labels, "labels", x)
     if modality is None:
@@ -60,7 +104,7 @@ def modality_triplet(
         _check.ids(modality, "modality", x)
     _check.no_forward_mode("modality_triplet", x)
     bits = sum(1 << list(TERMS).index(term) for term in terms)
-    arguments = (bits, margin, beta or 0.0, WEIGHTINGS.index(weighting), normalize, search_precision())
+    arguments = (bits, margin, beta or 0.0, WEIGHTINGS.index(weighting), bool(normalize), search_precision())
     return torch.ops.zsml.modality_triplet(x, labels, modality, *arguments)[0]
 
 
