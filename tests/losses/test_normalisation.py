@@ -86,6 +86,24 @@ def test_unit_rows_and_their_lengths() -> None:
     x[5] = 0
     x[7, 1] = torch.nan
     assert not unit_rows(x)[5].any() and unit_rows(x)[7].isnan().any() and row_lengths(x)[5] == 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_that_is_not_finite_takes_no_gradient(value: float) -> None:
+    x = batch().double()
+    x[7, 1] = value
+    whole, rest = x.clone().requires_grad_(), x[:7].clone().requires_grad_()
+    weight = batch().double() + 1
+    (unit_rows(whole) * weight).sum().backward()
+    (unit_rows(rest) * weight[:7]).sum().backward()
+    assert whole.grad[7].eq(0).all() and whole.grad.isfinite().all() and torch.equal(whole.grad[:7], rest.grad)
+    # The fused loss and the one over references agree on what such a row does.
+    fused, composed = x.clone().requires_grad_(), x.clone().requires_grad_()
+    loss, own = MATHMLoss(weighting=None), torch.arange(12)
+    loss(fused, LABELS, MODALITY).backward()
+    loss(composed, LABELS, MODALITY, ref_emb=composed, ref_labels=LABELS, ref_modality=MODALITY, exclude=own).backward()
+    assert fused.grad[7].eq(0).all() and fused.grad.abs().sum() > 0
+    torch.testing.assert_close(composed.grad, fused.grad, rtol=1e-10, atol=1e-13)
     small = batch().double()[:4, :3].requires_grad_()
     assert torch.autograd.gradcheck(unit_rows, small) and torch.autograd.gradcheck(row_lengths, small)
     for dtype in (torch.float16, torch.bfloat16):

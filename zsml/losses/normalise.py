@@ -24,7 +24,7 @@ def row_lengths(x: Tensor) -> Tensor:
 
 
 class _UnitRows(torch.autograd.Function):
-    """u = x / |x|; its gradient is what of g is at right angles to u, over |x|."""
+    """u = x / |x|; its gradient is what of g is at right angles to u, over |x|, and 0 for a row that is not finite."""
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,9 @@ class _UnitRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
         unit, length = ctx.saved_tensors
         along = (grad * unit).sum(dim=1, keepdim=True)  # not vecdot, for which autocast would round both
-        return torch.addcmul(grad, unit, along, value=-1) / length
+        flow = torch.addcmul(grad, unit, along, value=-1) / length
+        finite = unit.sum(dim=1, keepdim=True).isfinite()  # [B, 1]; no coordinate is beyond 1
+        return torch.where(finite, flow, 0)
 
 
 def _single(x: Tensor) -> Tensor:
