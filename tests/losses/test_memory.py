@@ -90,7 +90,28 @@ def test_other_dtypes(dtype):
     assert memory.rows.dtype == dtype
 
 
+HALF = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtypes", [(half, torch.float32) for half in HALF] + [HALF, (torch.float32, torch.float64)], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_wider_dtype_is_kept_as_it_came(dtypes, compiled):
+    memory = CrossBatchMemory(MATHMLoss(), 20)
+    torch.compiler.reset()  # what other tests compiled would count against the limit of compilations
+    step = torch.compile(memory, fullgraph=True, backend="aot_eager") if compiled else memory
+    batches = [batch(seed, dtype=dtype) for seed, dtype in enumerate((*dtypes, dtypes[0]))]
+    earlier: list[Batch] = []
+    for x, labels, modality in batches:
+        expected, _ = by_hand(MATHMLoss(), (x.double(), labels, modality), earlier, 20)
+        torch.testing.assert_close(step(x, labels, modality).double(), expected, rtol=1e-5, atol=0)
+        earlier.append((x.double(), labels, modality))
+    assert memory.rows.dtype == torch.promote_types(*dtypes)
+    kept = torch.cat([rows for rows, _, _ in earlier])  # of 24 rows the last 4 lie where the first 4 did
+    assert torch.equal(memory.rows.double(), torch.cat([kept[20:], kept[4:20]]))
+
+
 def test_fullgraph_compile():
+    torch.compiler.reset()
     plain, memory = CrossBatchMemory(MATHMLoss(), 20), CrossBatchMemory(MATHMLoss(), 20)
     compiled = torch.compile(memory, fullgraph=True, backend="aot_eager")
     for seed in range(5):

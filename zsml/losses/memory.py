@@ -27,9 +27,9 @@ class CrossBatchMemory(nn.Module):
     where no anchor is its own partner. In training mode the batch then takes the place of the oldest rows; in eval mode the
     memory stays as it is. Of a batch larger than ``size`` the last ``size`` rows are kept.
 
-    The memory is part of ``state_dict()``. Its shape is fixed from the first batch on: an empty place holds NaN, which no loss
-    takes as a candidate. With ``gather=True`` in the loss every rank keeps the rows of its own batches, and the candidates are
-    the batches and memories of all ranks.
+    The memory is part of ``state_dict()``. It has the widest dtype that came, and its shape is fixed from the first batch on: an
+    empty place holds NaN, which no loss takes as a candidate. With ``gather=True`` in the loss every rank keeps the
+    rows of its own batches, and the candidates are the batches and memories of all ranks.
 
     Source: Wang et al., Cross-Batch Memory for Embedding Learning (XBM), CVPR 2020.
 
@@ -111,7 +111,10 @@ class CrossBatchMemory(nn.Module):
         kept = min(self.size, embeddings.shape[0])
         places = (self.next + torch.arange(kept, device=self.next.device)) % self.size
         last = slice(embeddings.shape[0] - kept, None)
-        self.rows.index_copy_(0, places, embeddings[last].to(self.rows.dtype))
+        dtype = torch.promote_types(self.rows.dtype, embeddings.dtype)
+        if dtype != self.rows.dtype:  # else a first batch in half precision would round all later ones
+            self.rows = self.rows.to(dtype)
+        self.rows.index_copy_(0, places, embeddings[last].to(dtype))
         self.labels.index_copy_(0, places, labels[last])
         self.modality.index_copy_(0, places, modality[last])
         self.next.copy_((self.next + kept) % self.size)
