@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import modality_triplet, rank_relevant
+from . import modality_triplet, rank_relevant  # noqa: F401  (modules that register the ops of losses and metrics)
 from .hamming import hamming_distance, hamming_rank, hamming_topk, pack_bits, unpack_bits
 from .hardest_pairs import CROSS_NEG, CROSS_POS, WITHIN_NEG, WITHIN_POS, HardestPairs, hardest_pairs
 from .margin_softmax import MarginSoftmax, margin_softmax
@@ -27,9 +27,7 @@ __all__ = [
     "hamming_topk",
     "hardest_pairs",
     "margin_softmax",
-    "modality_triplet",
     "pack_bits",
-    "rank_relevant",
     "supcon",
     "unpack_bits",
 ]
