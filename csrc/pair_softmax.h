@@ -23,8 +23,9 @@
 //
 // One class: others -inf. A row of x with a NaN or infinity: others and target NaN, no gradient. Such a centre: target NaN for its own
 // rows, skipped by all others. The target is measured as a difference, where nothing cancels. The others' squared distances are
-// |x|^2 + |c|^2 - 2 <x, c>, which does cancel: both sides are shifted by the mean of the centres first (snapped() to a grid), and a
-// distance is the root of that plus epsilon (|x|^2 + |c|^2), so that its gradient stays bounded.
+// |x|^2 + |c|^2 - 2 <x, c>, which does cancel: both sides are shifted by the mean of the centres first (snapped() to a grid; on CUDA only
+// where that mean is much longer than the centres spread around it, kCentreAbove), and a distance is the root of that plus epsilon
+// (|x|^2 + |c|^2), so that its gradient stays bounded.
 //
 // This header is what both devices share, without torch.
 #pragma once

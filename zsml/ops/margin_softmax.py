@@ -59,7 +59,8 @@ def margin_softmax(
     Under autocast the rows are taken in the dtype they arrive in. On CUDA a label out of range cannot be told without
     waiting for the device: there ``target`` is NaN. Arrays of other libraries (NumPy, CuPy, anything with ``__dlpack__``) are
     taken on the memory they have, without a copy and without a gradient. On CUDA products
-    of float32 are as precise as ``torch.set_float32_matmul_precision`` says.
+    of float32 are as precise as ``torch.set_float32_matmul_precision`` says; they are cuBLAS's, for which torch wants
+    ``CUBLAS_WORKSPACE_CONFIG`` set under ``torch.use_deterministic_algorithms(True)``.
 
     Raises:
         ValueError: wrong rank, width, length or device, empty batch, no centre, label out of range (CPU), unknown measure,

@@ -69,7 +69,8 @@ def supcon(
 
     Under autocast the embeddings are taken in the dtype they arrive in. Arrays of other libraries (NumPy, CuPy, anything with
     ``__dlpack__``) are taken on the memory they have, without a copy and without a gradient. On CUDA products
-    of float32 are as precise as ``torch.set_float32_matmul_precision`` says.
+    of float32 are as precise as ``torch.set_float32_matmul_precision`` says; they are cuBLAS's, for which torch wants
+    ``CUBLAS_WORKSPACE_CONFIG`` set under ``torch.use_deterministic_algorithms(True)``.
 
     Raises:
         ValueError: wrong rank, length, device, empty batch, ``exclude`` out of range, unknown ``pairs``, temperature not a
