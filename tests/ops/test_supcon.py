@@ -55,7 +55,8 @@ def check(batch, device, temperature: float, pairs: str, per_pair: bool) -> None
     rounded = torch.finfo(batch.x.dtype).eps
     for t, right, length in zip(ours, truth, reversed(lengths), strict=True):
         assert t.grad.dtype == t.dtype
-        size = length / temperature * terms * (1 if t is ours[0] and len(sets) == 2 else 1 + len(batch.x))
+        # An anchor's weights sum to 2 at most; those of a candidate, over all anchors, not to much more in any of these batches.
+        size = 2 * length / temperature * terms
         assert_within(t.grad, right.grad, 4 * accuracy * size + rounded * right.grad.abs(), "gradient")
 
 
