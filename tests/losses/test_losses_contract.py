@@ -89,6 +89,23 @@ def test_it_compiles_into_one_graph(name, options):
     assert_same(list(loss.state_dict().values()), list(eager.state_dict().values()))
 
 
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [("SupConLoss", {"temperature": t}) for t in (0.07, 0.1, 0.5)],
+        [(name, {"num_classes": CLASSES, "embedding_dim": WIDTH}) for name in ("CosFaceLoss", "ArcFaceLoss")],
+    ],
+    ids=["temperature", "scale"],
+)
+def test_a_second_value_of_a_setting_compiles_as_well(losses):
+    torch.compiler.reset()
+    for name, options in losses:
+        eager, loss = build(name, options), build(name, options)
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        for ours, expected in zip(results(compiled, loss, batch()), results(eager, eager, batch()), strict=True):
+            torch.testing.assert_close(ours, expected)
+
+
 @every_loss
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_it_exports(name, options, training):
