@@ -106,6 +106,17 @@ def test_a_second_value_of_a_setting_compiles_as_well(losses):
             torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("name", ["MEMSLoss", "ArcFaceLoss"])
+def test_annealing_does_not_count_in_inference_mode(name):
+    loss = build(name, {"num_classes": CLASSES, "embedding_dim": WIDTH, "annealing_steps": 3})
+    for step in range(3):
+        with torch.inference_mode():
+            loss(*batch())
+        assert loss.step.item() == step
+        results(loss, loss, batch())
+    assert loss.step.item() == 3 and not loss.step.is_inference()
+
+
 @every_loss
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_it_exports(name, options, training):

@@ -65,6 +65,25 @@ def test_eval_mode_remembers_nothing_and_reset_forgets():
     memory(x[:, :3], labels)  # of another width
 
 
+@pytest.mark.parametrize(
+    ("training", "compiled"), [(True, False), (False, False), (False, True)], ids=["training", "evaluation", "compiled"]
+)
+def test_inference_mode_leaves_the_memory_alone_and_training_goes_on(training, compiled):
+    torch.compiler.reset()
+    memory, plain = CrossBatchMemory(MATHMLoss(), 10), CrossBatchMemory(MATHMLoss(), 10)
+    module = torch.compile(memory, fullgraph=True, backend="aot_eager") if compiled else memory
+    for seed in range(3):
+        memory.train(training)
+        with torch.inference_mode():
+            torch.testing.assert_close(module(*batch(9)), copy.deepcopy(plain)(*batch(9)))
+        memory.train()
+        x, labels, modality = batch(seed)
+        value = module(x.requires_grad_(), labels, modality)
+        value.backward()
+        torch.testing.assert_close(value, plain(x, labels, modality))
+    torch.testing.assert_close(memory.rows, plain.rows, equal_nan=True)
+
+
 def test_its_state_is_saved_and_restored():
     memory = CrossBatchMemory(MATHMLoss(), 11)
     for seed in range(3):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from zsml.errors import InputError
 from zsml.ops import _check, margin_softmax
 
-from ._settings import batch, described, whole
+from ._settings import batch, described, in_inference_mode, whole
 from .gather import agree, global_sum, no_anchors
 from .normalise import unit_rows
 
@@ -46,7 +46,8 @@ class CentersLoss(nn.Module):
     ) -> Tensor:
         """The mean loss of a batch, a float32 (float64 for float64 embeddings or centres) scalar.
 
-        In training mode it counts as one step of the margin's annealing. Checks as in :func:`zsml.ops.margin_softmax`.
+        In training mode, save under ``torch.inference_mode()`` (which compiled code cannot see: use eval mode there), it counts
+        as one step of the margin's annealing. Checks as in :func:`zsml.ops.margin_softmax`.
         """
         ranks = None
         if self.gather:  # some ranks may have no rows
@@ -74,9 +75,11 @@ class CentersLoss(nn.Module):
     def _annealed(self) -> Tensor | float:
         """The part of the margin that counts now; the first training step has none of it."""
         part = (self.step.double() / self.annealing_steps).clamp(max=1) if self.annealing_steps else 1.0
-        if self.training and torch.compiler.is_compiling():
+        if not self.training or in_inference_mode():
+            return part
+        if torch.compiler.is_compiling():
             self.step = self.step + 1  # in place, a compiled backward would work the part out from the next step
-        elif self.training:
+        else:
             self.step += 1
         return part
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from zsml.errors import InputError
@@ -30,6 +31,11 @@ def batch(embeddings: Tensor) -> None:
     _check.embeddings(embeddings, "embeddings")
     if embeddings.shape[0] == 0:
         raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
+
+
+def in_inference_mode() -> bool:
+    """Whether what is made now can take part in no training: then a loss keeps its state."""
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()  # dynamo leaves the mode while it traces
 
 
 def described(loss: nn.Module, *names: str) -> str:

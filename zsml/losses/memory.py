@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zsml.errors import InputError
 from zsml.ops import _check
 
+from ._settings import in_inference_mode
 from .gather import refuse
 
 MINING = ("ref_emb", "ref_labels", "ref_modality", "exclude")  # what a loss that takes references takes
@@ -24,12 +25,19 @@ class CrossBatchMemory(nn.Module):
 
     .. math:: L = \text{loss}(x;\ \text{candidates } [x, m])
 
-    where no anchor is its own partner. In training mode the batch then takes the place of the oldest rows; in eval mode the
-    memory stays as it is. Of a batch larger than ``size`` the last ``size`` rows are kept.
+    where no anchor is its own partner. In training mode the batch then takes the place of the oldest rows; in eval mode and
+    under
+    ``torch.inference_mode()`` (which compiled code cannot see: use eval mode there) the memory stays as it is. Of a batch
+    larger than ``size`` the last ``size`` rows are kept.
 
-    The memory is part of ``state_dict()``. It has the widest dtype that came, and its shape is fixed from the first batch on: an
+    The memory is part of ``state_dict()``. It has the widest dtype that came, and its shape is fixed from the first batch on:
+    an
     empty place holds NaN, which no loss takes as a candidate. With ``gather=True`` in the loss every rank keeps the
     rows of its own batches, and the candidates are the batches and memories of all ranks.
+
+    Do not run it under ``torch.utils.checkpoint``: the second run would meet a memory that the first has changed, and give
+    wrong
+    gradients. Checkpoint the network, and call the loss outside.
 
     Source: Wang et al., Cross-Batch Memory for Embedding Learning (XBM), CVPR 2020.
 
@@ -90,20 +98,24 @@ class CrossBatchMemory(nn.Module):
             raise
         if modality is None:
             modality = torch.zeros_like(labels)
-        if self.rows.shape[1] == 0:
-            self.rows = embeddings.detach().new_full((self.size, embeddings.shape[1]), torch.nan)
-            self.labels, self.modality = self.labels.to(labels.device), self.modality.to(labels.device)
-            self.next = self.next.to(labels.device)
+        learns = self.training and not in_inference_mode()
+        rows, row_labels, row_modality = self.rows, self.labels, self.modality
+        if rows.shape[1] == 0:
+            rows = embeddings.detach().new_full((self.size, embeddings.shape[1]), torch.nan)
+            row_labels, row_modality = row_labels.to(labels.device), row_modality.to(labels.device)
+            if learns:
+                self.rows, self.labels, self.modality = rows, row_labels, row_modality
+                self.next = self.next.to(labels.device)
         value = self.loss(
             embeddings,
             labels,
             modality,
-            ref_emb=torch.cat([embeddings, self.rows]),
-            ref_labels=torch.cat([labels, self.labels]),
-            ref_modality=torch.cat([modality, self.modality]),
+            ref_emb=torch.cat([embeddings, rows]),
+            ref_labels=torch.cat([labels, row_labels]),
+            ref_modality=torch.cat([modality, row_modality]),
             exclude=torch.arange(embeddings.shape[0], device=embeddings.device),  # the batch comes first
         )
-        if self.training:
+        if learns:
             self._remember(embeddings.detach(), labels, modality)
         return value
 
