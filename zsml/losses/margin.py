@@ -28,13 +28,12 @@ class MEMSLoss(CentersLoss):
     .. math:: L = \frac1B \sum_i -\log \frac{e^{-m_t^2 d_y^2}}{e^{-m_t^2 d_y^2} + \sum_{j \ne y} e^{-d_j^2}}, \qquad
               m_t = 1 + (m - 1) \min(\text{step} / \text{annealing\_steps}, 1)
 
-    The step is the number of training forwards before this one; it is part of the ``state_dict``. ``annealing_steps=0``: the
-    full
-    margin from the start. While a margin anneals, do not run its loss under ``torch.utils.checkpoint``: the second run would
-    have
-    the margin of the next step, and give wrong gradients. Checkpoint the network, and call the loss outside. With :math:`m \ge
-    2 + \sqrt 3` a fit without error has every distance within a class below every
+    The step is the number of training forwards before this one; it is part of the ``state_dict``. ``annealing_steps=0``: the full
+    margin from the start. With :math:`m \ge 2 + \sqrt 3` a fit without error has every distance within a class below every
     distance to another class.
+
+    While a margin anneals, do not run its loss under ``torch.utils.checkpoint``: the second run would have the margin of the
+    next step, and give wrong gradients. Checkpoint the network, and call the loss outside.
 
     ``centers`` [num_classes, embedding_dim] start as unit-norm Gaussian rows, and are parameters: give them to the optimiser.
     ``modality`` is accepted, and not used.
@@ -46,7 +45,7 @@ class MEMSLoss(CentersLoss):
         embedding_dim: D.
         margin: m, a factor, positive; 1 is no margin.
         annealing_steps: training steps until the margin is m; 0: it is m at once.
-    gather: the batches of all ranks of ``torch.distributed`` are one (:mod:`zsml.losses.gather`): every rank returns the loss
+        gather: the batches of all ranks of ``torch.distributed`` are one (:mod:`zsml.losses.gather`): every rank returns the loss
             of the whole batch, its rows receive the gradient of that, and centres the part of its rows (sum it over ranks).
 
     Raises:
@@ -60,8 +59,7 @@ class MEMSLoss(CentersLoss):
 
     measure = "squared_distance"
 
-    def __init__(self, num_classes: int, embedding_dim: int, margin: float = 4.0, annealing_steps: int = 0, gather: bool =
-    False):
+    def __init__(self, num_classes: int, embedding_dim: int, margin: float = 4.0, annealing_steps: int = 0, gather: bool = False):
         _check.positive(margin, "margin")
         super().__init__(num_classes, embedding_dim, float(margin), annealing_steps, gather)
 
@@ -121,8 +119,7 @@ class EMSLoss(CentersLoss):
 class CosFaceLoss(CentersLoss):
     r"""Large margin cosine loss: the target's cosine counts m less. Embeddings and centres are L2-normalised.
 
-    .. math:: L = \frac1B \sum_i -\log \frac{e^{s (\cos_y - \alpha m)}}{e^{s (\cos_y - \alpha m)} + \sum_{j \ne y} e^{s
-    \cos_j}},
+    .. math:: L = \frac1B \sum_i -\log \frac{e^{s (\cos_y - \alpha m)}}{e^{s (\cos_y - \alpha m)} + \sum_{j \ne y} e^{s \cos_j}},
               \qquad \alpha = \min(\text{step} / \text{annealing\_steps}, 1)
 
     with the step, ``centers``, ``modality`` and ``gather`` as in :class:`MEMSLoss`. The cosines of a row of zeros are 0.

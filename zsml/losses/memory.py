@@ -26,18 +26,15 @@ class CrossBatchMemory(nn.Module):
     .. math:: L = \text{loss}(x;\ \text{candidates } [x, m])
 
     where no anchor is its own partner. In training mode the batch then takes the place of the oldest rows; in eval mode and
-    under
-    ``torch.inference_mode()`` (which compiled code cannot see: use eval mode there) the memory stays as it is. Of a batch
+    under ``torch.inference_mode()`` (which compiled code cannot see: use eval mode there) the memory stays as it is. Of a batch
     larger than ``size`` the last ``size`` rows are kept.
 
     The memory is part of ``state_dict()``. It has the widest dtype that came, and its shape is fixed from the first batch on:
-    an
-    empty place holds NaN, which no loss takes as a candidate. With ``gather=True`` in the loss every rank keeps the
+    an empty place holds NaN, which no loss takes as a candidate. With ``gather=True`` in the loss every rank keeps the
     rows of its own batches, and the candidates are the batches and memories of all ranks.
 
     Do not run it under ``torch.utils.checkpoint``: the second run would meet a memory that the first has changed, and give
-    wrong
-    gradients. Checkpoint the network, and call the loss outside.
+    wrong gradients. Checkpoint the network, and call the loss outside.
 
     Source: Wang et al., Cross-Batch Memory for Embedding Learning (XBM), CVPR 2020.
 
