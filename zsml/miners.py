@@ -11,6 +11,7 @@ from zsml.errors import InputError
 from zsml.losses.normalise import unit_rows
 from zsml.ops import hardest_pairs
 from zsml.ops._check import embeddings as check_rows
+from zsml.ops._check import references as check_refs
 from zsml.ops.modality_triplet import TERMS, check_terms
 
 __all__ = ["ModalityHardMiner"]
@@ -89,11 +90,9 @@ class ModalityHardMiner(nn.Module):
         check_rows(embeddings, "embeddings")
         if embeddings.shape[0] == 0:
             raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
-        if ref_emb is not None:
-            check_rows(ref_emb, "ref_emb")
-        for name, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality)):
-            if value is not None and ref_emb is None:
-                raise InputError(f"{name} is given but ref_emb is not; pass ref_emb=[M, D] or drop {name}")
+        if isinstance(ref_emb, Tensor) and ref_emb.dtype == torch.int64 and ref_emb.dim() == 1:
+            raise TypeError("ref_emb must be floating-point rows [M, D], got int64 ids; if they are modalities, pass modality=")
+        check_refs(embeddings, modality, ref_emb, ref_labels, ref_modality, None, names=("embeddings", "ref_emb"))
         # detach: torch would otherwise carry a forward-mode tangent along, which the choice has none of.
         x, refs = embeddings.detach(), None if ref_emb is None else ref_emb.detach()
         if self.normalize:

@@ -200,7 +200,7 @@ EXPECTED = {
     "refs": ["agree on whether ref_emb is given", "no on rank 0", "yes on rank 1"],
     "labels": ["rank 1: labels must have shape [6]", "got [5]"],
     "no tensor": ["rank 1: embeddings must be a torch.Tensor"],
-    "ref width": ["rank 1: refs must have the width of x"],
+    "ref width": ["rank 1: ref_emb must have the width of embeddings"],
     "exclude": ["rank 1: exclude must hold rows of refs"],
     "settings": ["agree on the loss and its settings", "margin=0.2", "margin=0.3"],
     "gradient": ["agree on whether the candidates want gradients", "no on rank 0", "yes on rank 1"],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import zsml.losses
+from zsml.errors import InputError
 from zsml.losses import CrossBatchMemory, MATHMLoss, SupConLoss
 
 CLASSES, WIDTH = 6, 8
@@ -233,3 +234,25 @@ def test_float64_stays_float64(name, options):
     loss = getattr(zsml.losses, name)(**copy.deepcopy(options)).double()
     found = results(loss, loss, batch(dtype=torch.float64))
     assert all(t.dtype == torch.float64 for t in found)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ref_emb": torch.zeros(4, WIDTH + 1)}, "ref_emb must have the width of embeddings, 8"),
+        ({"ref_emb": torch.zeros(4, WIDTH)}, "ref_labels is missing: ref_emb needs"),
+        ({"ref_emb": torch.zeros(4, WIDTH, device="meta")}, "ref_emb is on meta but embeddings is on cpu"),
+        ({"ref_labels": torch.zeros(4).long()}, "ref_labels is given but ref_emb is not; pass ref_emb="),
+        ({"exclude": torch.zeros(4).long()}, "exclude is given but ref_emb is not"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ModalityTripletLoss", "MATHMLoss", "SupConLoss", "NTXentLoss"])
+def test_messages_speak_of_the_arguments_of_the_loss(name, given, message):
+    with pytest.raises(InputError, match=message):
+        build(name, {})(*batch()[:2], **given)
+
+
+def test_centres_on_another_device():
+    loss = build("MEMSLoss", {"num_classes": CLASSES, "embedding_dim": WIDTH})
+    with pytest.raises(InputError, match="embeddings are on meta, the centers of the loss on cpu"):
+        loss(torch.zeros(4, WIDTH, device="meta"), torch.zeros(4, device="meta").long())

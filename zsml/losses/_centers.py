@@ -86,6 +86,8 @@ class CentersLoss(nn.Module):
     def _check(self, embeddings: Tensor, labels: Tensor | None = None) -> None:
         if embeddings.shape[1] != self.embedding_dim:
             raise InputError(f"embeddings must have shape [B, {self.embedding_dim}], got {list(embeddings.shape)}")
+        if embeddings.device != self.centers.device:
+            raise InputError(f"embeddings are on {embeddings.device}, the centers of the loss on {self.centers.device}; move it")
         if labels is not None:
             _check.classes(labels, self.num_classes)
 

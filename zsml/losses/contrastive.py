@@ -49,8 +49,7 @@ class _Contrastive(nn.Module):
             ranks = agree(self, embeddings, labels, modality, ref_emb, ref_labels, ref_modality, exclude)
         else:
             batch(embeddings)
-        if ref_emb is not None:
-            _check.embeddings(ref_emb, "ref_emb")
+            _check.references(embeddings, modality, ref_emb, ref_labels, ref_modality, exclude, names=("embeddings", "ref_emb"))
         if self.normalize:
             embeddings = unit_rows(embeddings)
             ref_emb = None if ref_emb is None else unit_rows(ref_emb)

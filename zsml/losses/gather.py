@@ -87,7 +87,7 @@ def agree(
     Raises:
         InputError: on every rank, if one has bad input or they differ in what has to be the same; names the rank. Without a
             process group: on this one, naming gather.
-        RuntimeError: a rank did not come within TIMEOUT, or is gone.
+        RuntimeError: a rank did not come within :data:`zsml.losses.collectives.TIMEOUT`, or is gone.
     """
     cause, header, text = None, dict.fromkeys(FIELDS, 0), repr(loss)
     try:
@@ -225,12 +225,7 @@ def _check_batch(
     _check.ids(labels, "labels", embeddings)
     if modality is not None:
         _check.ids(modality, "modality", embeddings)
-    if ref_emb is not None:
-        _check.embeddings(ref_emb, "ref_emb")
-        _check.references(embeddings, modality, ref_emb, ref_labels, ref_modality, exclude)
-    for name, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality), ("exclude", exclude)):
-        if ref_emb is None and value is not None:
-            raise InputError(f"{name} is given but ref_emb is not; pass ref_emb=[M, D] or drop {name}")
+    _check.references(embeddings, modality, ref_emb, ref_labels, ref_modality, exclude, names=("embeddings", "ref_emb"))
     kind, backends = embeddings.device.type, dist.get_backend_config()
     gloo_on_gpu = kind != "cpu" and f"{kind}:gloo" in backends  # it has no all-to-all there
     if gloo_on_gpu or f"{kind}:" not in backends:

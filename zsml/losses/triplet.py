@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zsml.errors import InputError
 from zsml.ops import hardest_pairs
 from zsml.ops._check import embeddings as check_rows
+from zsml.ops._check import references as check_refs
 from zsml.ops.modality_triplet import TERMS, check_settings, loss_of_batch
 
 from .gather import Ranks, agree, gather_candidates, global_sum, no_anchors
@@ -98,8 +99,8 @@ class ModalityTripletLoss(nn.Module):
         check_rows(embeddings, "embeddings")
         if embeddings.shape[0] == 0 and ranks is None:
             raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
-        if ref_emb is not None:
-            check_rows(ref_emb, "ref_emb")
+        if ranks is None:
+            check_refs(embeddings, modality, ref_emb, ref_labels, ref_modality, exclude, names=("embeddings", "ref_emb"))
         if ranks is None and all(given is None for given in (ref_emb, ref_labels, ref_modality, exclude)):
             return loss_of_batch(embeddings, labels, modality, self.terms, self.margin, self.beta, self.weighting, self.normalize)
         if self.normalize:

@@ -60,19 +60,26 @@ def classes(labels: Tensor, count: int) -> None:
 def references(
     x: Tensor,
     modality: Tensor | None,
-    refs: Tensor,
+    refs: Tensor | None,
     ref_labels: Tensor | None,
     ref_modality: Tensor | None,
     exclude: Tensor | None,
+    names: tuple[str, str] = ("x", "refs"),
 ) -> None:
-    """A reference set that goes with the anchors x."""
-    embeddings(refs, "refs")
+    """A reference set that goes with the anchors x, or nothing of one; names: what the caller knows x and refs as."""
+    x_name, name = names
+    if refs is None:
+        for other, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality), ("exclude", exclude)):
+            if value is not None:
+                raise InputError(f"{other} is given but {name} is not; pass {name}=[M, D] or drop {other}")
+        return
+    embeddings(refs, name)
     if refs.shape[1] != x.shape[1]:
-        raise InputError(f"refs must have the width of x, {x.shape[1]}, got shape {list(refs.shape)}")
+        raise InputError(f"{name} must have the width of {x_name}, {x.shape[1]}, got shape {list(refs.shape)}")
     if refs.device != x.device:
-        raise InputError(f"refs is on {refs.device} but x is on {x.device}; move it there")
+        raise InputError(f"{name} is on {refs.device} but {x_name} is on {x.device}; move it there")
     if ref_labels is None:
-        raise InputError("ref_labels is missing: refs needs one int64 label per row")
+        raise InputError(f"ref_labels is missing: {name} needs one int64 label per row")
     ids(ref_labels, "ref_labels", refs)
     if (modality is None) != (ref_modality is None):
         missing = "modality" if modality is None else "ref_modality"
@@ -85,7 +92,7 @@ def references(
         if exclude.device.type == "cpu" and not torch.compiler.is_compiling() and exclude.numel():
             low, high = int(exclude.min()), int(exclude.max())
             if low < -1 or high >= refs.shape[0]:
-                raise InputError(f"exclude must hold rows of refs (0 to {refs.shape[0] - 1}) or -1, got {low} to {high}")
+                raise InputError(f"exclude must hold rows of {name} (0 to {refs.shape[0] - 1}) or -1, got {low} to {high}")
 
 
 def candidates(
@@ -98,12 +105,8 @@ def candidates(
     exclude: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """(x, refs, modality, ref_modality) as an op takes them: of one dtype, and zeros for a modality left out."""
-    if refs is None:
-        for name, value in (("ref_labels", ref_labels), ("ref_modality", ref_modality), ("exclude", exclude)):
-            if value is not None:
-                raise InputError(f"{name} is given but refs is not; pass refs=[M, D] or drop {name}")
-    else:
-        references(x, modality, refs, ref_labels, ref_modality, exclude)
+    references(x, modality, refs, ref_labels, ref_modality, exclude)
+    if refs is not None:
         dtype = torch.promote_types(x.dtype, refs.dtype)
         x, refs = x.to(dtype), refs.to(dtype)
     if modality is None:
