@@ -201,7 +201,7 @@ EXPECTED = {
     "labels": ["rank 1: labels must have shape [6]", "got [5]"],
     "no tensor": ["rank 1: embeddings must be a torch.Tensor"],
     "ref width": ["rank 1: ref_emb must have the width of embeddings"],
-    "exclude": ["rank 1: exclude must hold rows of refs"],
+    "exclude": ["rank 1: exclude must hold rows of ref_emb"],
     "settings": ["agree on the loss and its settings", "margin=0.2", "margin=0.3"],
     "gradient": ["agree on whether the candidates want gradients", "no on rank 0", "yes on rank 1"],
     "nothing": ["the batch is empty"],
