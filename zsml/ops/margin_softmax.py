@@ -56,6 +56,9 @@ def margin_softmax(
         infinite coordinate: both NaN, no gradient. Such a centre: left out of ``others``, and ``target`` NaN for its samples,
         without gradient.
 
+    The squared distances in ``others`` come from products of rows about the mean of the centres: where the rows lie in groups
+    whose distance is more than about a hundred times their spread, float32 loses digits there. Use float64, or normalise.
+
     Under autocast the rows are taken in the dtype they arrive in. On CUDA a label out of range cannot be told without
     waiting for the device: there ``target`` is NaN. Arrays of other libraries (NumPy, CuPy, anything with ``__dlpack__``) are
     taken on the memory they have, without a copy and without a gradient. On CUDA products
