@@ -7,6 +7,7 @@ import io
 import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -256,3 +257,21 @@ def test_centres_on_another_device():
     loss = build("MEMSLoss", {"num_classes": CLASSES, "embedding_dim": WIDTH})
     with pytest.raises(InputError, match="embeddings are on meta, the centers of the loss on cpu"):
         loss(torch.zeros(4, WIDTH, device="meta"), torch.zeros(4, device="meta").long())
+
+
+def test_numbers_of_numpy_are_numbers():
+    sizes = {"num_classes": np.int64(CLASSES), "embedding_dim": np.int32(WIDTH)}
+    for loss, same in (
+        (zsml.losses.ArcFaceLoss(**sizes, scale=np.float32(8), margin=np.float32(0.5)), ("ArcFaceLoss", {"scale": 8.0})),
+        (MATHMLoss(margin=np.float32(0.25), beta=np.float32(4)), ("MATHMLoss", {"margin": 0.25, "beta": 4.0})),
+        (SupConLoss(np.float32(0.5)), ("SupConLoss", {"temperature": 0.5})),
+        (CrossBatchMemory(MATHMLoss(), np.int64(7)), ("CrossBatchMemory", {"loss": MATHMLoss(), "size": 7})),
+    ):
+        name, options = same
+        if name == "ArcFaceLoss":
+            options = options | {"num_classes": CLASSES, "embedding_dim": WIDTH}
+        assert repr(loss) == repr(getattr(zsml.losses, name)(**options))
+        assert loss(*batch()).isfinite()
+    for bad in (np.bool_(True), np.float32(np.nan)):
+        with pytest.raises(InputError, match="temperature"):
+            SupConLoss(bad)

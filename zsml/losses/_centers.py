@@ -28,7 +28,7 @@ class CentersLoss(nn.Module):
         self.margin = margin
         self.annealing_steps = whole(annealing_steps, "annealing_steps", 0)
         self.gather = bool(gather)
-        self.centers = nn.Parameter(torch.empty(num_classes, embedding_dim))
+        self.centers = nn.Parameter(torch.empty(self.num_classes, self.embedding_dim))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # training forwards so far
         self.reset_parameters()
 

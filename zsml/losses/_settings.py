@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,10 @@ from zsml.ops import _check
 
 
 def whole(value: int, name: str, least: int) -> int:
-    """A whole number, at least so large."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """A whole number, NumPy's too, at least so large."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} must be a whole number, at least {least}, got {value!r}")
-    return value
+    return int(value)
 
 
 def between(value: float, name: str, low: float, high: float = math.inf) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from typing import Any
 
 import torch
@@ -66,13 +67,13 @@ class CrossBatchMemory(nn.Module):
                 "loss must be one that can take references (ref_emb), as ModalityTripletLoss, MATHMLoss, SupConLoss and "
                 f"NTXentLoss do; {type(loss).__name__} compares with nothing that a memory could hold"
             )
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
             raise InputError(f"size must be a whole number of rows, 1 or more, got {size!r}")
         self.loss = loss
-        self.size = size
-        self.register_buffer("rows", torch.empty(size, 0))
-        self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
-        self.register_buffer("modality", torch.zeros(size, dtype=torch.int64))
+        self.size = int(size)
+        self.register_buffer("rows", torch.empty(self.size, 0))
+        self.register_buffer("labels", torch.zeros(self.size, dtype=torch.int64))
+        self.register_buffer("modality", torch.zeros(self.size, dtype=torch.int64))
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
 
     def reset(self) -> None:

@@ -72,7 +72,7 @@ class ModalityTripletLoss(nn.Module):
         self.terms = check_settings(terms, margin, beta, weighting)
         self.margin = float(margin)
         self.normalize = bool(normalize)
-        self.beta = beta
+        self.beta = None if beta is None else float(beta)
         self.weighting = weighting
         self.gather = bool(gather)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable
 
 import torch
@@ -116,10 +117,10 @@ def candidates(
 
 
 def is_number(value: object) -> bool:
-    """A finite int or float; True and False are not numbers."""
+    """A finite real number, NumPy's too; True and False are not numbers."""
     if torch.compiler.is_compiling():  # the second number that a process compiles with is a symbol there, without a value
         return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def positive(value: float, name: str) -> None:
