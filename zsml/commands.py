@@ -234,8 +234,8 @@ class Bench:
     """hardest_pairs, supcon, margin_softmax, hamming_topk, hamming_rank, evaluate, evaluate_codes or all; or report, which times
     nothing."""
     sizes: tuple[str, ...] = ()
-    """Sets (sketchy, tuberlin, quickdraw, tiny) and, of hardest_pairs and supcon, batch sizes, of margin_softmax classes; default:
-    the usual ones."""
+    """Sets (sketchy, tuberlin, quickdraw, tiny); of hardest_pairs and supcon batch sizes, of margin_softmax numbers of classes;
+    default: the usual ones."""
     queries: int | Literal["all"] = 1024
     """Queries used of a set; slow peers get 64 and are compared per query."""
     threads: tuple[int, ...] = ()
