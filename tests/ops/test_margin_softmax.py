@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import ADVERSARIAL
+from adversarial import ADVERSARIAL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pair_softmax_oracle import assert_within, to_centers
