@@ -11,17 +11,11 @@ namespace zsml::cpu {
 namespace {
 
 template <class T, class S>
-T inner_product(const S* a, const S* b, int64_t depth) {
-  constexpr int lanes = 16;  // independent partial sums: vectorises, and rounds better than one long chain
-  T sum[lanes] = {};
-  for (int64_t k = 0; k < depth; k += lanes)
-    for (int64_t l = 0; l < std::min<int64_t>(lanes, depth - k); ++l) sum[l] += static_cast<T>(a[k + l]) * static_cast<T>(b[k + l]);
-  return std::accumulate(sum, sum + lanes, T(0));
-}
-
-template <class T, class S>
 T measured(int measure, const S* a, const S* b, int64_t depth) {
-  if (measure == kInner) return inner_product<T>(a, b, depth);
+  if (measure == kInner) {
+    std::vector<T> of_a, of_b;
+    return row_maths<T>(best_isa()).inner(in_type<T>(a, depth, of_a), in_type<T>(b, depth, of_b), depth);
+  }
   return measure == kDistance ? exact_distance<T>(a, b, depth) : squared_distance<T>(a, b, depth, T(1));
 }
 

@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsml.errors import InputError
 from zsml.ops import hardest_pairs
-from zsml.ops._check import embeddings as check_rows
 from zsml.ops._check import references as check_refs
 from zsml.ops.modality_triplet import TERMS, check_settings, loss_of_batch
 
+from ._settings import batch, described
 from .gather import Ranks, agree, gather_candidates, global_sum, no_anchors
 from .normalise import unit_rows
 
@@ -96,10 +95,8 @@ class ModalityTripletLoss(nn.Module):
         ranks = None
         if self.gather:
             ranks = agree(self, embeddings, labels, modality, ref_emb, ref_labels, ref_modality, exclude)
-        check_rows(embeddings, "embeddings")
-        if embeddings.shape[0] == 0 and ranks is None:
-            raise InputError(f"embeddings must have shape [B, D] with B >= 1, got {list(embeddings.shape)}")
-        if ranks is None:
+        else:
+            batch(embeddings)
             check_refs(embeddings, modality, ref_emb, ref_labels, ref_modality, exclude, names=("embeddings", "ref_emb"))
         if ranks is None and all(given is None for given in (ref_emb, ref_labels, ref_modality, exclude)):
             return loss_of_batch(embeddings, labels, modality, self.terms, self.margin, self.beta, self.weighting, self.normalize)
@@ -126,8 +123,7 @@ class ModalityTripletLoss(nn.Module):
         return F.relu(violation) if self.beta is None else F.softplus(violation, beta=self.beta)
 
     def extra_repr(self) -> str:
-        names = ("terms", "margin", "normalize", "beta", "weighting", "gather")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return described(self, "terms", "margin", "normalize", "beta", "weighting", "gather")
 
 
 class MATHMLoss(ModalityTripletLoss):
