@@ -195,3 +195,15 @@ def test_a_trunk_that_does_not_pool_is_named():
         images = torch.zeros(1, 3, *model.trunk.pretrained_cfg["input_size"][1:])
         with pytest.raises(InputError, match=r"arch qwen3_vit_306m_enc gives features of shape \[1, \d+, \d+\]"):
             model(images)
+
+
+def test_features_and_heads_are_the_two_halves_of_a_model():
+    model = create_model("test_resnet", num_classes=3, embedding_dim=4, imagenet_head=True).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        features = model.features(images)
+        assert features.shape == (2, model.bottleneck.in_features)
+        for half, whole in zip(model.heads(features), model(images), strict=True):
+            assert torch.equal(half, whole)
+    with pytest.raises(InputError, match="images must have shape"):
+        model.features(images[0])

@@ -67,6 +67,13 @@ class EmbeddingModel(nn.Module):
         self.imagenet_classifier = nn.Linear(dim, IMAGENET_CLASSES) if config["imagenet_head"] else None
 
     def forward(self, images: Tensor, modality: Tensor | None = None) -> ModelOutput:
+        return self.heads(self.features(images, modality))
+
+    def features(self, images: Tensor, modality: Tensor | None = None) -> Tensor:
+        """The trunk's pooled features f [B, F], before the bottleneck; `heads` makes the output of them.
+
+        Raises what calling the model raises.
+        """
         self._check_images(images)
         if self.conditional:
             self._check_modality(images, modality)
@@ -78,6 +85,10 @@ class EmbeddingModel(nn.Module):
                 f"arch {self.arch} gives features of shape {list(features.shape)}, not one vector of "
                 f"{self.bottleneck.in_features} per image; try create_model(..., global_pool='avg') or another arch"
             )
+        return features
+
+    def heads(self, features: Tensor) -> ModelOutput:
+        """Embedding and logits of features [B, F], as `features` returns them."""
         embedding = self.bottleneck(features)  # [B, D]
         return ModelOutput(
             embedding,

@@ -13,12 +13,18 @@ from zsml.errors import InputError
 from zsml.models.model import IMAGENET_CLASSES, EmbeddingModel
 from zsml.models.weightfile import read_state_dict
 
+# How to ask for ImageNet weights, for those of a file, and for none, by argument.
+_SPELLED = {
+    "pretrained": ("pretrained=True", "pretrained=PATH", "pretrained=False for random weights"),
+    "--teacher": ("--teacher imagenet", "--teacher FILE", "--teacher random to try the machinery"),
+}
+
 
 def start_from_imagenet(
     model: EmbeddingModel, source: str, options: dict[str, Any], pretrained: bool | str | os.PathLike[str]
 ) -> None:
     """Give the trunk timm's weights of `source`, and its bottleneck the ImageNet classifier's main directions."""
-    net = _load_net(source, options, pretrained)
+    net = load_imagenet(source, options, pretrained)
     weights, own = net.state_dict(), model.trunk.state_dict()
     model.trunk.load_state_dict({name: own[name] if ".fc_tag." in name else weights[name] for name in own})
     classifier = getattr(net.get_classifier(), "weight", None)  # [K, F]
@@ -63,20 +69,29 @@ def svd_bottleneck(classifier: Tensor, dim: int, *, rotate: bool) -> tuple[Tenso
     return bottleneck.to(classifier.dtype), from_embedding.to(classifier.dtype)
 
 
-def _load_net(source: str, options: dict[str, Any], pretrained: bool | str | os.PathLike[str]) -> nn.Module:
-    """timm's whole network `source`, classifier included, with its ImageNet weights."""
-    if pretrained is not True:
-        overlay = {"state_dict": read_state_dict(pretrained), "custom_load": False}
-        try:  # through timm, which knows how to read the files of a model that changed its layout since
+def load_imagenet(
+    source: str, options: dict[str, Any], weights: bool | str | os.PathLike[str], argument: str = "pretrained"
+) -> nn.Module:
+    """timm's whole network `source`, classifier included, with the ImageNet weights that `argument` asked for.
+
+    Raises InputError, naming the argument, where they cannot be had or do not fit.
+    """
+    if weights is not True:
+        try:
+            overlay = {"state_dict": read_state_dict(weights), "custom_load": False}
+            # through timm, which knows how to read the files of a model that changed its layout since
             return timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        except InputError as error:
+            raise InputError(f"{argument}: {error}") from error
         except (RuntimeError, KeyError) as error:
-            raise InputError(f"pretrained: {os.fspath(pretrained)} does not fit {source}: {error}") from error
+            raise InputError(f"{argument}: {os.fspath(weights)} does not fit {source}: {error}") from error
     try:
         return timm.create_model(source, pretrained=True, **options)
     except Exception as error:  # timm's downloaders raise half a dozen kinds, none of them documented
         config = timm.get_pretrained_cfg(source)
         where = (config and (config.url or config.hf_hub_id)) or f"timm's model card of {source}"
+        asked, path, none = _SPELLED[argument]
         raise InputError(
-            f"pretrained=True: timm could not get the weights of {source} ({type(error).__name__}: {error}); without a "
-            f"network, fetch the file elsewhere ({where}) and pass pretrained=PATH, or pretrained=False for random weights"
+            f"{asked}: timm could not get the weights of {source} ({type(error).__name__}: {error}); without a "
+            f"network, fetch the file elsewhere ({where}) and pass {path}, or {none}"
         ) from error
