@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from zsml.errors import InputError
 from zsml.models import create_model, load_model, load_released, save_model
+from zsml.models.io import read_card
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TAGS = torch.tensor([0, 1])
@@ -164,3 +165,31 @@ def test_weights_that_do_not_fit_are_all_listed(tmp_path):
     with pytest.raises(InputError, match="does not fit") as error:
         load_model(tmp_path)
     assert all(part in str(error.value) for part in ("bottleneck.bias", "classifier.weight", "extra"))
+
+
+def test_the_card_goes_with_the_model(tmp_path):
+    model = small()
+    save_model(model, tmp_path)
+    assert read_card(tmp_path) is None and load_model(tmp_path).card is None
+    model.card = {"system": "sake", "protocol": "sake", "source": {"file": "größe.pth", "bytes": 7, "sha256": "ab"}}
+    save_model(model, tmp_path)
+    assert read_card(tmp_path) == load_model(tmp_path).card == model.card
+    assert small().card is None  # of this model, not of the class
+    assert json.loads((tmp_path / "config.json").read_text()) == model.config
+
+
+def test_cards_that_cannot_be_kept_or_read(tmp_path):
+    with pytest.raises(InputError, match=r"holds no model\.safetensors"):
+        read_card(tmp_path)
+    model = small()
+    for card, message in (("sake", "must be a dict or None, got str"), ({"path": Path("x")}, "plain values only")):
+        model.card = card
+        with pytest.raises(TypeError, match=message):
+            save_model(model, tmp_path)
+    assert not any(tmp_path.iterdir())
+    for card in ("{", "[]", '"sake"'):
+        metadata = {"format": "zsml-model-1", "config": json.dumps(model.config), "card": card}
+        save_file(small().state_dict(), tmp_path / "model.safetensors", metadata)
+        for read in (read_card, load_model):
+            with pytest.raises(InputError, match="card that cannot be read"):
+                read(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,11 +26,11 @@ def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> None:
     """Write a model to folder/model.safetensors, and its configuration for people to read to folder/config.json.
 
     The configuration that `load_model` uses is in the header of the weight file, so that no crash can separate the two.
-    Each file is written beside its place, flushed to the disk and renamed: a save that fails (disk full, power cut)
-    leaves the previous model intact. The folder is made if missing.
+    So is the model's card, if it has one (see `read_card`). Each file is written beside its place, flushed to the disk and
+    renamed: a save that fails (disk full, power cut) leaves the previous model intact. The folder is made if missing.
 
-    Raises TypeError for anything but an `EmbeddingModel` (unwrap DistributedDataParallel or torch.compile first), and
-    InputError where the folder cannot be written.
+    Raises TypeError for anything but an `EmbeddingModel` (unwrap DistributedDataParallel or torch.compile first) and for
+    a card that JSON cannot hold, InputError where the folder cannot be written.
 
     >>> import tempfile
     >>> model = create_model("resnet18", num_classes=3, embedding_dim=8)
@@ -48,10 +49,12 @@ def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> None:
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in model.state_dict().items()
     }
-    config = json.dumps(model.config)
+    metadata = {"format": FORMAT, "config": json.dumps(model.config)}
+    if model.card is not None:
+        metadata["card"] = _card_text(model.card)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / WEIGHTS, save(tensors, metadata={"format": FORMAT, "config": config}))
+        write_atomic(folder / WEIGHTS, save(tensors, metadata=metadata))
         write_atomic(folder / CONFIG, (json.dumps(model.config, indent=2) + "\n").encode())
     except OSError as error:
         raise InputError(
@@ -60,27 +63,18 @@ def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> None:
 
 
 def load_model(folder: str | os.PathLike[str]) -> EmbeddingModel:
-    """Read the model that `save_model` wrote to folder, in eval mode on the CPU, weights in float32.
+    """Read the model that `save_model` wrote to folder, in eval mode on the CPU, weights in float32, with its card.
 
     Raises InputError where the folder holds no such model, the file is of another kind, or its weights do not fit its
     configuration (all missing keys, unexpected keys and wrong shapes in one message).
     """
     path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        raise InputError(f"folder {folder} holds no {WEIGHTS}; give the folder that zsml.models.save_model wrote")
-    if not is_safetensors(path):
-        raise InputError(f"{path} is no safetensors file; a published checkpoint is read by zsml.models.load_released")
+    metadata = _read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise InputError(
-            f"{path} was not written by zsml.models.save_model (format {metadata.get('format')!r}, not {FORMAT!r}); "
-            "ImageNet weights go to create_model(..., pretrained=PATH)"
-        )
     try:
         with torch.random.fork_rng(devices=[]):  # reading a file is no reason to move the caller's random numbers
             model = create_model(**{**json.loads(metadata["config"]), "pretrained": False})
@@ -89,4 +83,70 @@ def load_model(folder: str | os.PathLike[str]) -> EmbeddingModel:
         raise InputError(f"{path} has a configuration that cannot be used: {error}") from error
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its configuration: {error}") from error
+    model.card = _card(metadata, path)
     return model.eval()
+
+
+def read_card(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Where the model in folder came from, without reading its weights; None of a model that was trained here.
+
+    A model that `load_released` read has the card (also as `model.card`, which `save_model` writes)
+
+        {"system": "sake",              # whose checkpoint it is, a name of `zsml systems`
+         "protocol": "sake",            # preset of zsml.metrics that its authors' evaluation follows
+         "source": {"file": "model_best.pth.tar", "bytes": 105000000, "sha256": "9f86d08..."}}
+
+    How its images are to be prepared (size, transform, normalisation) follows from the settings of that system.
+
+    Raises InputError where the folder holds no model, or a card that cannot be read.
+
+    >>> import tempfile
+    >>> model = create_model("resnet18", num_classes=0, embedding_dim=8)
+    >>> model.card = {"system": "sake", "protocol": "sake"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, folder)
+    ...     read_card(folder)
+    {'system': 'sake', 'protocol': 'sake'}
+    """
+    path = Path(folder) / WEIGHTS
+    return _card(_read_header(path), path)
+
+
+def _read_header(path: Path) -> dict[str, str]:
+    """The metadata of a weight file that `save_model` wrote."""
+    if not path.is_file():
+        raise InputError(f"folder {path.parent} holds no {WEIGHTS}; give the folder that zsml.models.save_model wrote")
+    if not is_safetensors(path):
+        raise InputError(f"{path} is no safetensors file; a published checkpoint is read by zsml.models.load_released")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{path} was not written by zsml.models.save_model (format {metadata.get('format')!r}, not {FORMAT!r}); "
+            "ImageNet weights go to create_model(..., pretrained=PATH)"
+        )
+    return metadata
+
+
+def _card(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
+    if "card" not in metadata:
+        return None
+    try:
+        card = json.loads(metadata["card"])
+    except ValueError as error:
+        raise InputError(f"{path} has a card that cannot be read: {error}") from error
+    if not isinstance(card, dict):
+        raise InputError(f"{path} has a card that cannot be read: {type(card).__name__}, expected a dict")
+    return card
+
+
+def _card_text(card: Any) -> str:
+    if not isinstance(card, dict):
+        raise TypeError(f"model.card must be a dict or None, got {type(card).__name__}")
+    try:
+        return json.dumps(card)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"model.card must hold plain values only (number, text, list, dict): {error}") from None

@@ -38,10 +38,13 @@ class EmbeddingModel(nn.Module):
     looking would stall the device, the embedding of that row is NaN.
 
     Attributes: arch, num_classes, embedding_dim, conditional, config (a JSON-able dict: `create_model(**config)` builds
-    the same architecture anew).
+    the same architecture anew), card (where the weights of a published model came from, see
+    `zsml.models.io.read_card`; None of others).
 
     Source: Liu et al., SAKE, ICCV 2019.
     """
+
+    card: dict[str, Any] | None = None
 
     def __init__(
         self,

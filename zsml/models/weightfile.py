@@ -55,17 +55,30 @@ def read_torch_file(path: Path) -> Any:
 
 
 def tensors_by_name(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file held: bare or under "state_dict", with "module." before every name or without."""
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
+    """The state dict in what a file held: bare, under "state_dict" or under "model"; "module." before all names is cut."""
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(dict.get(content, wrapper), dict):
+            content = dict.get(content, wrapper)  # not .get: an OrderedDict in a file may bring attributes of its own
+            break
+    if not isinstance(content, dict) or not len(content):
         what = "an empty dict" if content == {} else f"one {type(content).__name__}"
         raise InputError(f"{path} holds no weights by name but {what}")
+    content = dict(dict.items(content))
     wrong = [repr(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if wrong:
         raise InputError(f"{path} holds no plain weights by name; these entries are no tensors: {', '.join(wrong)}")
+    odd = [key for key, value in content.items() if not _is_dense(value)]
+    if odd:
+        raise InputError(
+            f"{path} holds tensors without a number per element (sparse, quantised, nested or meta): {', '.join(odd)}"
+        )
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key[len(prefix) :]: value for key, value in content.items()}
+
+
+def _is_dense(value: Tensor) -> bool:
+    """Whether a tensor has its numbers in memory, one per element."""
+    return value.layout is torch.strided and value.device.type == "cpu" and not (value.is_quantized or value.is_nested)
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
