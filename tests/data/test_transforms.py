@@ -52,7 +52,7 @@ def test_shapes(name, modality):
 
 
 @pytest.mark.parametrize("modality", ["sketch", "photo"])
-@pytest.mark.parametrize("name", ["train", "sake", "sake-centred", "dsn", "mathm"])
+@pytest.mark.parametrize("name", ["train", "sake", "sake-centred", "dsn", "mathm", "mems", "mems-bgr"])
 def test_randomness_is_torchs(name, modality):
     transform, image = build_transform(name, modality, 16), drawing()
 

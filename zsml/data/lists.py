@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zsml.data.dataset import MODALITIES, ImageDataset
+from zsml.data.dataset import MODALITIES, PARTS, ImageDataset
 from zsml.data.decode import FileDataset
 from zsml.errors import InputError
 
@@ -24,7 +24,39 @@ class PublishedSplit:
     seen: int  # classes
     unseen: int
     stems: Mapping[str, str]  # modality -> first part of the list's file name
-    rows: Mapping[tuple[str, str], int]  # (modality, part) -> rows of the list; a list of unknown length is not named
+    # (modality, part) -> rows of the list, or of each of its published versions; a list of unknown length is not named
+    rows: Mapping[tuple[str, str], int | tuple[int, ...]]
+    val: bool = True  # there is a list of held-out sketches
+    aliases: tuple[str, ...] = ()  # other names under which copies keep the folder of the list files
+
+    def lengths(self, modality: str, part: str) -> tuple[int, ...]:
+        """How many rows that list may have; empty if nobody knows."""
+        known = self.rows.get((modality, part), ())
+        return known if isinstance(known, tuple) else (known,)
+
+    def parts(self, modality: str) -> tuple[str, ...]:
+        """The parts of which there is a list: no photos are held out of training."""
+        return PARTS if modality == "sketch" and self.val else ("train", "test")
+
+    def lists_folder(self, root: Path, lists: str | os.PathLike[str] | None = None) -> Path:
+        """The folder of the list files: the one named, or the published place under root."""
+        if lists is None:
+            folders = [root / name for name in (self.folder, *self.aliases)]
+            folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+        else:
+            folder = Path(lists)
+        if not folder.is_dir():
+            raise InputError(f"lists: no folder {str(folder)!r} with the list files of {self.name}; name it with lists=")
+        return folder
+
+    def list_file(self, folder: Path, modality: str, part: str) -> Path:
+        """The list of that part. Some copies leave the word "filelist" out of its name."""
+        names = [f"{self.stems[modality]}{middle}_{SUFFIXES[part]}.txt" for middle in ("_filelist", "")]
+        return folder / next((name for name in names if (folder / name).is_file()), names[0])
+
+    def classes_file(self, folder: Path, part: str) -> Path:
+        """The names of the classes of that part, with their labels."""
+        return folder / f"cname_cid{'_zero' if part == 'test' else ''}.txt"
 
 
 def read_lists(
@@ -46,24 +78,24 @@ def read_lists(
         InputError: no such part, a missing or malformed list, other counts than published, missing images.
     """
     kind = MODALITIES[modality]
-    if part == "val" and kind == "photo":
+    if part not in split.parts(kind):
+        held_out = "hold out sketches only" if split.val else "hold out nothing"
         raise InputError(
-            f"{split.name} has no part 'val' of modality 'photo': its lists hold out sketches only; use part 'train' or 'test'"
+            f"{split.name} has no part {part!r} of modality {kind!r}: its lists {held_out}; use part 'train' or 'test'"
         )
-    folder = root / split.folder if lists is None else Path(lists)
-    if not folder.is_dir():
-        raise InputError(f"lists: no folder {str(folder)!r} with the list files of {split.name}; name it with lists=")
-    unseen = part == "test"
-    classes = _read_classes(folder / f"cname_cid{'_zero' if unseen else ''}.txt", split)
-    file = folder / f"{split.stems[kind]}_filelist_{SUFFIXES[part]}.txt"
+    folder = split.lists_folder(root, lists)
+    classes = _read_classes(split.classes_file(folder, part), split)
+    file = split.list_file(folder, kind, part)
     paths = _read_paths(file, split)
     labels = _labels(paths, classes, file)
     if check_counts:
         hint = "compare with the published file, or set check_counts=False if yours is meant to differ"
-        expected = {"classes": split.unseen if unseen else split.seen, "rows": split.rows.get((kind, part), len(paths))}
+        number = split.unseen if part == "test" else split.seen
+        expected = {"classes": (number,), "rows": split.lengths(kind, part) or (len(paths),)}
         for what, found in (("classes", len(classes)), ("rows", len(paths))):
-            if found != expected[what]:
-                raise InputError(f"{str(file)!r}: expected {expected[what]:,} {what}, found {found:,}; {hint}")
+            if found not in expected[what]:
+                accepted = " or ".join(f"{number:,}" for number in expected[what])
+                raise InputError(f"{str(file)!r}: expected {accepted} {what}, found {found:,}; {hint}")
         absent = sorted(set(classes) - {classes[label] for label in labels})
         if absent:
             raise InputError(f"{str(file)!r} has no image of {len(absent)} of its classes ({', '.join(absent[:5])}); {hint}")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from zsml.data.dataset import PARTS, ImageDataset, Transform
 from zsml.data.folder import read_folder
 from zsml.data.lists import read_lists
+from zsml.data.quickdraw import read_quickdraw
 from zsml.data.sketchy import read_sketchy, read_sketchy2
 from zsml.data.synthetic import read_synthetic
-from zsml.data.transforms import build_transform, check_image_size, modality_number
+from zsml.data.transforms import Normalize, build_transform, check_image_size, modality_number
 from zsml.data.tuberlin import read_tuberlin
 from zsml.errors import InputError
 
@@ -23,7 +25,9 @@ READERS: dict[str, Callable[..., ImageDataset]] = {
     "sketchy": read_sketchy,
     "sketchy2": read_sketchy2,
     "tuberlin": read_tuberlin,
+    "quickdraw": read_quickdraw,
 }
+BY_LISTS = ("sketchy", "sketchy2", "tuberlin", "quickdraw")
 
 
 def load_dataset(
@@ -34,6 +38,7 @@ def load_dataset(
     *,
     transform: str | Transform | None = "test",
     image_size: int = 224,
+    normalize: Normalize = "imagenet",
     seed: int = 0,
     strict: bool = False,
     **options: Any,
@@ -41,13 +46,15 @@ def load_dataset(
     """One modality of one part of a data set, as a map-style dataset of (image, label, modality).
 
     Args:
-        name: "synthetic" (generated), "folder" (root/{sketch,photo}/<class>/*), "sketchy", "sketchy2" or "tuberlin" (by lists).
+        name: "synthetic" (generated), "folder" (root/{sketch,photo}/<class>/*), "sketchy", "sketchy2", "tuberlin" or "quickdraw"
+            (by their published lists).
         root: folder of the images; "synthetic" ignores it.
         part: "train", "val" (seen classes, not trained on) or "test" (unseen classes, labels from 0 again).
         modality: "sketch" or 0, "photo" or 1.
         transform: a name of :func:`zsml.data.build_transform` (the image is float32 [3, S, S]), any function of a PIL RGB image,
             or None (the image is that PIL image).
         image_size: S, pixels.
+        normalize: of a named transform; see :func:`zsml.data.build_transform`.
         seed: of the split, of generated images, and of the augmentation after ``set_epoch``.
         strict: a corrupt image is an error also where it would be skipped.
         options: "synthetic": num_classes, samples_per_class, unseen, val_fraction; "folder": unseen, val_fraction;
@@ -62,7 +69,7 @@ def load_dataset(
     (torch.Size([3, 64, 64]), 0, 0, 4)
     """
     if name not in READERS:
-        raise InputError(f"name={name!r} is no data set; choose from {', '.join(READERS)}")
+        raise InputError(f"name={name!r} {no_data_set(name)}")
     if part not in PARTS:
         raise InputError(f"part={part!r} must be one of {', '.join(map(repr, PARTS))}")
     number = modality_number(modality)
@@ -70,7 +77,7 @@ def load_dataset(
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed must be an int, got {type(seed).__name__}")
     if isinstance(transform, str):
-        transform = build_transform(transform, number, image_size)
+        transform = build_transform(transform, number, image_size, normalize=normalize)
     elif transform is not None and not callable(transform):
         raise TypeError(f"transform must be a name, a function of a PIL image or None, got {type(transform).__name__}")
     _check_options(name, options)
@@ -84,8 +91,19 @@ def load_dataset(
     return READERS[name](folder, part, number, seed=seed, transform=transform, strict=strict, **options)
 
 
+def no_data_set(name: Any, names: Iterable[str] = tuple(READERS)) -> str:
+    """What to say of a name that is none of the `names` of data sets.
+
+    >>> no_data_set("tu-berlin")
+    "is no data set; did you mean 'tuberlin'? There are synthetic, folder, sketchy, sketchy2, tuberlin, quickdraw"
+    """
+    close = difflib.get_close_matches(str(name).lower(), names, n=1)
+    hint = f"did you mean {close[0]!r}? There are" if close else "choose from"
+    return f"is no data set; {hint} {', '.join(names)}"
+
+
 def _check_options(name: str, options: dict[str, Any]) -> None:
-    reader = read_lists if name in ("sketchy", "sketchy2", "tuberlin") else READERS[name]
+    reader = read_lists if name in BY_LISTS else READERS[name]
     known = [
         p.name for p in inspect.signature(reader).parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
     ]
