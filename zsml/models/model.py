@@ -9,16 +9,18 @@ from torch import Tensor, nn
 
 from zsml.errors import InputError
 from zsml.models.conditional import modality_tag
+from zsml.models.gate import FeatureGate
 
 IMAGENET_CLASSES = 1000
 SMALLEST_SIDE = 3  # pixels; below it the first max-pool of the SE trunks has nothing to pool
+TRAINABLE = ("all", "norms", "head")
 
 
 class ModelOutput(NamedTuple):
     """What a model returns.
 
-    embedding: float [B, D], the bottleneck output before any normalisation; logits: [B, C] over the training classes;
-    imagenet_logits: [B, 1000]. Logits are None where the model has no such head.
+    embedding: float [B, D], the bottleneck output (the features, where there is no bottleneck) before any normalisation;
+    logits: [B, C] over the training classes; imagenet_logits: [B, 1000]. Logits are None where the model has no such head.
     """
 
     embedding: Tensor
@@ -32,7 +34,8 @@ class EmbeddingModel(nn.Module):
         f = trunk(images, modality);  h = W f + b;  logits = V h (+ c);  imagenet_logits = U h + d
 
     images: float [B, 3, H, W], ImageNet-normalised; modality: int64 [B], 0 sketch and 1 photo, needed by conditional
-    trunks (`.conditional`), ignored by the others. f: [B, F], h: [B, D], logits: [B, C].
+    trunks and by a gate (`.conditional`), ignored by the others. f: [B, F], h: [B, D], logits: [B, C]. With gate=True
+    f = gate(trunk(images), modality), a `FeatureGate`; with bottleneck=False h = f.
 
     A modality value other than 0 or 1 raises InputError on a CPU; on a GPU and in compiled or exported graphs, where
     looking would stall the device, the embedding of that row is NaN.
@@ -60,12 +63,15 @@ class EmbeddingModel(nn.Module):
         self.arch: str = config["arch"]
         self.num_classes: int = config["num_classes"]
         self.embedding_dim: int = config["embedding_dim"]
-        self.conditional = conditional
+        self.num_features = features
+        self.conditional = conditional or config.get("gate", False)
         self.fixed_size = fixed_size
-        self._frozen = False
+        self._trunk_sees_modality = conditional
+        self._trainable, self._frozen = "all", False
         dim, classes = self.embedding_dim, self.num_classes
         self.trunk = trunk
-        self.bottleneck = nn.Linear(features, dim)
+        self.gate = FeatureGate(features) if config.get("gate") else None
+        self.bottleneck = nn.Linear(features, dim) if config.get("bottleneck", True) else None
         self.classifier = nn.Linear(dim, classes, bias=config["classifier_bias"]) if classes else None
         self.imagenet_classifier = nn.Linear(dim, IMAGENET_CLASSES) if config["imagenet_head"] else None
 
@@ -78,21 +84,21 @@ class EmbeddingModel(nn.Module):
         Raises what calling the model raises.
         """
         self._check_images(images)
+        tag = None
         if self.conditional:
             self._check_modality(images, modality)
-            features = self.trunk(images, modality_tag(modality, images.dtype))  # [B, F]
-        else:
-            features = self.trunk(images)
-        if features.ndim != 2 or features.shape[1] != self.bottleneck.in_features:
+            tag = modality_tag(modality, images.dtype)  # [B, 1]
+        features = self.trunk(images, tag) if self._trunk_sees_modality else self.trunk(images)  # [B, F]
+        if features.ndim != 2 or features.shape[1] != self.num_features:
             raise InputError(
                 f"arch {self.arch} gives features of shape {list(features.shape)}, not one vector of "
-                f"{self.bottleneck.in_features} per image; try create_model(..., global_pool='avg') or another arch"
+                f"{self.num_features} per image; try create_model(..., global_pool='avg') or another arch"
             )
-        return features
+        return features if self.gate is None else self.gate(features, tag)
 
     def heads(self, features: Tensor) -> ModelOutput:
         """Embedding and logits of features [B, F], as `features` returns them."""
-        embedding = self.bottleneck(features)  # [B, D]
+        embedding = features if self.bottleneck is None else self.bottleneck(features)  # [B, D]
         return ModelOutput(
             embedding,
             None if self.classifier is None else self.classifier(embedding),
@@ -133,30 +139,61 @@ class EmbeddingModel(nn.Module):
                 raise InputError(f"modality must be 0 (sketch) or 1 (photo), got {sorted(set(wrong.tolist()))[:5]}")
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """The parameters that no ImageNet weight file holds: bottleneck, classifiers and the gates' tag weights."""
+        """The parameters that no ImageNet weight file holds: gate, bottleneck, classifiers and the trunk's tag weights."""
         return [p for name, p in self.named_parameters() if _is_new(name)]
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """All other parameters: the trunk without its tag weights."""
         return [p for name, p in self.named_parameters() if not _is_new(name)]
 
+    def trainable(self, what: str) -> None:
+        """Choose what training may change, from now on.
+
+        what: "all"; "norms": normalisation layers, tag weights, gate, bottleneck and classifiers; "head": gate,
+        bottleneck and classifiers alone. With "head" the trunk runs as at test time whatever `train()` says, so that
+        its BatchNorm statistics stay as they are; with "norms" they follow the images.
+
+        Raises InputError for another word.
+        """
+        if what not in TRAINABLE:
+            raise InputError(f"trainable must be one of {', '.join(TRAINABLE)}, got {what!r}")
+        self._trainable = what
+        self._settle()
+
     def freeze_backbone(self, frozen: bool) -> None:
-        """Hold the backbone parameters constant, or let them train again.
+        """Hold the backbone parameters constant, or let those train again that `trainable` leaves.
 
         A frozen trunk runs as at test time whatever `train()` says: its BatchNorm statistics stay as they are. The tag
         weights inside it still train.
         """
         self._frozen = bool(frozen)
-        for parameter in self.backbone_parameters():
-            parameter.requires_grad_(not frozen)
+        self._settle()
+
+    def _settle(self) -> None:
+        norms = {id(p) for m in self.trunk.modules() if _is_norm(m) for p in m.parameters(recurse=False)}
+        for name, parameter in self.named_parameters():
+            if not name.startswith("trunk."):
+                trains = True
+            elif _is_new(name):
+                trains = self._trainable != "head"
+            elif self._trainable == "norms":
+                trains = not self._frozen and id(parameter) in norms
+            else:
+                trains = not self._frozen and self._trainable == "all"
+            parameter.requires_grad_(trains)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> EmbeddingModel:
         super().train(mode)
-        if self._frozen:
+        if self._frozen or self._trainable == "head":
             self.trunk.eval()
         return self
 
 
 def _is_new(name: str) -> bool:
     return not name.startswith("trunk.") or ".fc_tag." in name
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether it is a normalisation layer: torch's and timm's, and ConvNeXt V2's global response norm, say so in their name."""
+    return "norm" in type(module).__name__.lower()
