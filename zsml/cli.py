@@ -1,4 +1,4 @@
-"""The command line: `zsml train | evaluate | embed | data | bench | info | demo`, also as `python -m zsml`.
+"""The command line: `zsml train | evaluate | ...` (zsml.commands lists them), also as `python -m zsml`.
 
 Results go to stdout, as text or with --json as one JSON object; messages and progress bars go to stderr. Exit status: 0 done,
 1 failed, 2 bad arguments or data, 130 interrupted. ZSML_LOG=debug shows the traceback of a failure. Of the processes of one
@@ -7,6 +7,7 @@ training (torchrun) the first prints the result; what ends all of them is said o
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -17,34 +18,11 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import subcommand
 
-from zsml.commands import Bench, Data, Demo, Embed, Evaluate, Info, Train
+from zsml.commands import COMMANDS, DATA_ACTIONS
+from zsml.commands.train import Train
 from zsml.engine.config_file import merged, read_toml
 from zsml.engine.stopping import EndedElsewhere, Interrupted, TrainingFailed
 from zsml.errors import InputError
-
-HELP = {
-    "train": """Train a system on the seen classes of a data set.
-
-Example: zsml train mathm --data folder --root PATH --arch cse_resnet50 --epochs 40 --out runs/x""",
-    "evaluate": """Measure retrieval among the unseen classes and write a report with examples.
-
-Example: zsml evaluate runs/x --bits 64""",
-    "embed": """Write the embeddings of a part of the data as safetensors, with a table of what each row is.
-
-Example: zsml embed runs/x --part test --modality photo""",
-    "data": """Show classes, counts and split of a data set.
-
-Example: zsml data folder --root PATH --unseen 2 --sheet sheet.png""",
-    "bench": """Time the ops against the other ways to the same answer; nothing is timed before its answer was checked.
-
-Example: zsml bench hamming_topk --sizes sketchy --threads 1 2 --save bench/results && zsml bench report""",
-    "info": """Show what runs on this machine: kernels, versions, devices.
-
-Example: zsml info --json""",
-    "demo": """Train on generated images and retrieve classes never seen, in a few minutes.
-
-Example: zsml demo --out runs/demo""",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = command.run()
         if first or not isinstance(command, Train):
             print(json.dumps(result, ensure_ascii=False) if command.json else command.text(result), flush=True)
-        return 0
+        return command.status(result) if hasattr(command, "status") else 0  # 1: done, and what was looked for is not there
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -90,22 +68,21 @@ def _parse(argv: list[str]) -> Any:
     from zsml.systems import find_system
 
     named = _parse_flags(argv, Train(merged(*layers)))  # only now is it known which system, from the flags or the file
-    defaults = find_system(named.settings.system).defaults
+    chosen = named.settings
+    defaults = find_system(chosen.system).settings_for(chosen.data, chosen.variant)
     return _parse_flags(argv, Train(merged(defaults, *layers)))
 
 
 def _parse_flags(argv: list[str], train: Train) -> Any:
-    commands = [Train, Evaluate, Embed, Data, Bench, Info, Demo]
+    if argv[:1] == ["data"] and argv[1:2] and argv[1] in DATA_ACTIONS:
+        action = DATA_ACTIONS[argv[1]]
+        return tyro.cli(action, args=argv[2:], prog=f"zsml data {argv[1]}", description=inspect.getdoc(action))
     named = [
         Annotated[
             command,
-            subcommand(
-                command.__name__.lower(),
-                description=HELP[command.__name__.lower()],
-                **({"default": train} if command is Train else {}),
-            ),
+            subcommand(name, description=inspect.getdoc(command), **({"default": train} if command is Train else {})),
         ]
-        for command in commands
+        for name, command in COMMANDS.items()
     ]
     return tyro.cli(
         Union[tuple(named)],  # noqa: UP007 (made at run time)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """A value the caller gave cannot be used; the message names it, what came and what is accepted.
@@ -20,3 +23,15 @@ class CorruptImage(InputError):
 
     def __reduce__(self):  # pickled across loader workers, where the default would lose `reason`
         return type(self), (self.path, self.reason)
+
+
+def not_known(value: object, known: Iterable[str]) -> str:
+    """What to say of a name that is not one of those known, with the nearest that is.
+
+    >>> not_known("sakee", ["mathm", "sake"])
+    "'sakee' is not known; choose from mathm, sake (did you mean 'sake'?)"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{value!r} is not known; choose from {', '.join(known)}{hint}"

@@ -29,8 +29,8 @@ class Ending(MATHM):
     def __init__(self, at: int, how: object):
         self.at, self.how = at, how
 
-    def build_objective(self, config: TrainConfig, num_classes: int) -> nn.Module:
-        objective, calls = super().build_objective(config, num_classes), []
+    def build_objective(self, config: TrainConfig, classes: list[str]) -> nn.Module:
+        objective, calls = super().build_objective(config, classes), []
 
         def count(*_: object) -> None:
             calls.append(1)
@@ -89,7 +89,7 @@ def test_after_a_power_cut_the_last_epoch_is_where_it_goes_on(tiny_folder, tmp_p
     config = tiny_config(tiny_folder, tmp_path, epochs=3, workers=workers)
     with pytest.raises(PowerCut):
         train(config, Ending(batch, power_cut))
-    assert state_of(tmp_path)["state"]["place"] == {"epoch": 1, "batch": 0, "step": 4}
+    assert state_of(tmp_path)["state"]["place"].items() >= {"epoch": 1, "batch": 0, "step": 4}.items()
     torch.manual_seed(99)  # whatever state a new process is in
     train(config, SYSTEMS["mathm"], resume=True)
     assert_same_state(state_of(tmp_path), state_of(straight))
@@ -104,7 +104,7 @@ def test_a_signal_saves_in_mid_epoch_and_nothing_is_lost(tiny_folder, tmp_path, 
     with pytest.raises(Interrupted, match=f"stopped at step 6, everything is saved; go on with: zsml train --resume {tmp_path}"):
         train(config, Ending(6, signal_))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert state_of(tmp_path)["state"]["place"] == {"epoch": 1, "batch": 2, "step": 6}
+    assert state_of(tmp_path)["state"]["place"].items() >= {"epoch": 1, "batch": 2, "step": 6}.items()
     train(config, SYSTEMS["mathm"], resume=True)
     assert_same_state(state_of(tmp_path), state_of(straight))
     steps = [row for row in logged(tmp_path) if row["kind"] == "step"]
@@ -115,7 +115,7 @@ def test_a_signal_in_the_last_step_of_an_epoch_ends_the_epoch(tiny_folder, tmp_p
     config = tiny_config(tiny_folder, tmp_path, epochs=3)
     with pytest.raises(Interrupted):
         train(config, Ending(8, press_ctrl_c))
-    assert state_of(tmp_path)["state"]["place"] == {"epoch": 2, "batch": 0, "step": 8}
+    assert state_of(tmp_path)["state"]["place"].items() >= {"epoch": 2, "batch": 0, "step": 8}.items()
     train(config, SYSTEMS["mathm"], resume=True)
     assert_same_state(state_of(tmp_path), state_of(straight))
     assert logged(tmp_path) == logged(straight)
@@ -125,7 +125,7 @@ def test_with_accumulation_a_signal_waits_for_the_step_to_be_done(tiny_folder, t
     config = tiny_config(tiny_folder, tmp_path / "a", accumulate=2)
     with pytest.raises(Interrupted):
         train(config, Ending(5, press_ctrl_c))
-    assert state_of(tmp_path / "a")["state"]["place"] == {"epoch": 1, "batch": 2, "step": 3}
+    assert state_of(tmp_path / "a")["state"]["place"].items() >= {"epoch": 1, "batch": 2, "step": 3}.items()
     train(config, SYSTEMS["mathm"], resume=True)
     train(tiny_config(tiny_folder, tmp_path / "b", accumulate=2), SYSTEMS["mathm"])
     assert_same_state(state_of(tmp_path / "a"), state_of(tmp_path / "b"))

@@ -17,7 +17,7 @@ def test_defaults_are_the_published_mathm_setting(tmp_path):
     assert (config.lr, config.lr * config.backbone_lr_factor, config.weight_decay) == (1e-4, pytest.approx(1e-5), 5e-4)
     assert (config.epochs, config.batches_per_epoch) == (40, 200)
     assert config.classes_per_batch * 2 * config.samples_per_modality == 128
-    assert (config.frozen_epochs, config.warmup_epochs, config.margin, config.beta) == (2, 5, 0.2, 20.0)
+    assert (config.frozen_epochs, config.warmup_epochs, config.margin, config.beta) == (2, 5, None, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_layers_win_over_the_ones_before():
     ("text", "message"),
     [
         ("epoch = 3", "unknown key 'epoch'; did you mean 'epochs'"),
-        ("colour = 3", "unknown key 'colour'; known keys: system, data"),
+        ("colour = 3", "unknown key 'colour'; known keys: system, variant, data"),
         ("epochs = '3'", r"epochs \(--epochs\) cannot be '3'; it takes a whole number"),
         ("epochs = 3.0", "it takes a whole number"),
         ("epochs = true", "it takes a whole number"),

@@ -31,8 +31,8 @@ class OnRankOne(MATHM):
     def __init__(self, at: int, what: Callable[[], None]):
         self.at, self.what = at, what
 
-    def build_objective(self, config: TrainConfig, num_classes: int) -> nn.Module:
-        objective, calls = super().build_objective(config, num_classes), []
+    def build_objective(self, config: TrainConfig, classes: list[str]) -> nn.Module:
+        objective, calls = super().build_objective(config, classes), []
 
         def count(*_: object) -> None:
             calls.append(1)

@@ -39,11 +39,18 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass
 class Place:
-    """Where a training is: the next batch to do, and how many optimiser steps were done."""
+    """Where a training is: the next batch to do, how many optimiser steps were done, and which epoch's model was the best.
+
+    validation: --selection's value of the last finished epoch that may be chosen; best, best_epoch: the highest so far, and
+    the number of epochs then finished.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
+    validation: float | None = None
+    best: float | None = None
+    best_epoch: int = 0
 
 
 @dataclass

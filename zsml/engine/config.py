@@ -6,27 +6,29 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional
 
-from zsml.errors import InputError
+from zsml.errors import InputError, not_known
 
 
 @dataclass
 class TrainConfig:
-    """Settings of the run; the defaults are the setting MATHM was published with."""
+    """Settings of the run; the defaults are the setting MATHM was published with, and each system lays its own over them."""
 
     system: Positional[str] = "mathm"
-    """Which published system to train: mathm or baseline."""
+    """Which published system to train; zsml systems lists them."""
+    variant: Literal["paper", "released"] = "paper"
+    """Where paper and published code differ: what the paper means, or what the code does."""
 
     # data
     data: str = "folder"
-    """Data set: folder (root/{sketch,photo}/<class>/*), synthetic, sketchy, sketchy2 or tuberlin."""
+    """Data set: folder (root/{sketch,photo}/<class>/*), synthetic, sketchy, sketchy2, tuberlin, quickdraw or annotations."""
     root: Path | None = None
     """Folder that holds the images (synthetic needs none)."""
     lists: Path | None = None
-    """Folder that holds the published list files (sketchy*, tuberlin); default: under --root."""
+    """Folder that holds the published list files (of the data sets that have some); default: under --root."""
     unseen: tuple[str, ...] = ()
     """Classes kept out of training and used to test: their names, or one number of classes to draw (folder, synthetic)."""
     split_seed: int = 0
@@ -37,6 +39,10 @@ class TrainConfig:
     """Side of the square images, pixels."""
     transform: str = "mathm"
     """Training augmentation, by name (zsml.data.transforms)."""
+    test_transform: str = "test"
+    """What is done to images outside training, by name."""
+    normalize: Literal["auto", "imagenet", "clip", "none"] = "auto"
+    """Mean and deviation of pixel values; auto: what the backbone's own weights were trained with; none: values from 0 to 1."""
     strict_images: bool = False
     """Stop at an image that cannot be decoded instead of skipping it."""
 
@@ -47,16 +53,28 @@ class TrainConfig:
     """Width D of the embedding."""
     pretrained: str = "no"
     """Start from: no (random weights), imagenet (timm's weights, downloaded when not cached), or a weights file."""
+    gate: bool = False
+    """Let any backbone see the modality: a gate on its pooled features, the identity at the start."""
+    trainable: Literal["all", "norms", "head"] = "all"
+    """What of the network is trained: all, its normalisation layers and what is new, or only what is new."""
 
     # optimisation
     epochs: int = 40
     """Length of the training."""
     batches_per_epoch: int = 200
-    """Batches drawn per epoch."""
+    """Batches drawn per epoch; 0 (--batch random): one pass, until the sketches or the photos are used up."""
+    batch: Literal["classes", "random"] = "classes"
+    """A batch is P classes with K images of each modality, or sketches and photos drawn at random."""
     classes_per_batch: int = 16
-    """Classes P in a batch."""
+    """Classes P in a batch (--batch classes)."""
     samples_per_modality: int = 4
-    """Images K of each class in a batch, of sketches and of photos: P * 2 K images in all."""
+    """Images K of each class in a batch, of sketches and of photos: P * 2 K images in all (--batch classes)."""
+    sketches_per_batch: int = 32
+    """Sketches in a batch (--batch random)."""
+    photos_per_batch: int = 64
+    """Photos in a batch (--batch random)."""
+    drop_last: bool = False
+    """Leave out the last batch of a pass if it is not full (--batch random)."""
     accumulate: int = 1
     """Batches whose gradients are summed into one step. Batch-hard losses still mine each batch on its own."""
     lr: float = 1e-4
@@ -70,15 +88,53 @@ class TrainConfig:
     warmup_epochs: int = 5
     """Epochs of warm-up after that, then as many at the full rate, then the cosine."""
 
-    # loss
+    # objectives: a system reads those that zsml systems shows for it
     triplet_weight: float = 1.0
     """Weight of the triplet loss beside the cross-entropy."""
-    margin: float = 0.2
-    """Margin of the triplets, in embedding distance."""
+    margin: float | None = None
+    """Margin, of triplets in embedding distance, of a softmax in its own measure; default: as published."""
     beta: float = 20.0
-    """Sharpness of the softplus; 0 takes relu."""
+    """Sharpness of the triplets' softplus; 0 takes relu."""
     weighting: Literal["adaptive", "released", "mean"] = "adaptive"
     """Weights of the triplet terms: as in the paper, as in the published code, or equal."""
+    teacher: str = ""
+    """Weights of the ImageNet teacher: imagenet, a weights file, or random (to try the machinery); default: as --pretrained."""
+    affinity: Path | None = None
+    """Affinity of the seen classes to ImageNet's: .npz of zsml data affinity, or a published .pickle; without: none."""
+    affinity_bonus: float = 0.3
+    """What full affinity adds to the logit of the distillation's target."""
+    distillation_weight: float = 1.0
+    """Weight of the distillation loss."""
+    distillation_temperature: float = 1.0
+    """Temperature the teacher's logits are divided by."""
+    contrastive_weight: float = 0.1
+    """Weight of the supervised contrastive loss."""
+    contrastive_temperature: float = 0.07
+    """Temperature of the contrastive loss."""
+    memory_weight: float = 1.0
+    """Weight of the loss that draws photos to the remembered sketches of their class."""
+    memory_size: int = 10
+    """Sketches remembered of each class."""
+    memory_gradient: bool = True
+    """Let the memory's loss train the network; the published code does not."""
+    alignment_weight: float = 0.1
+    """Weight of the loss that draws features to a Gaussian distribution."""
+    teacher_trainable: Literal["head", "none", "all"] = "head"
+    """What of the teacher learns from the student."""
+    teacher_lr: float | None = None
+    """Learning rate of the teacher; default: --lr."""
+    teacher_warmup_epochs: int = 10
+    """First epochs in which the teacher stays as it is."""
+    detach_targets: bool = True
+    """Pass no gradient into the targets that student and teacher give each other; the published code does."""
+    softmax: Literal["mems", "ems", "cosface", "arcface", "a-softmax"] = "mems"
+    """Margin softmax over class centres."""
+    scale: float = 32.0
+    """Scale of the cosines (cosface, arcface)."""
+    annealing_steps: int = 0
+    """Steps until the softmax has its full margin; 0: at once."""
+    tag_init: Literal["zero", "random"] = "zero"
+    """Start of the weights by which gates see the modality: zero leaves the pretrained network as it is."""
 
     # running
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
@@ -91,6 +147,8 @@ class TrainConfig:
     """Image-loading processes; default: one per core, on a CPU one per 4 cores, at most 8. The result does not depend on it."""
     seed: int = 0
     """Seed of weights, batches and augmentation."""
+    selection: Literal["last", "val_accuracy", "val_map"] = "last"
+    """Model to keep beside the last: the best by accuracy on held-out sketches of seen classes, or by retrieval among them."""
     evaluate_every: int = 0
     """Measure mAP on the unseen classes every so many epochs, for the log only; 0: never."""
     tensorboard: bool = False
@@ -119,9 +177,28 @@ class TrainConfig:
             return int(self.unseen[0])
         return list(self.unseen) or None
 
+    @property
+    def pixel_normalisation(self) -> Any:
+        """`normalize` in the form `load_dataset` takes: a name, or the mean and the deviation of the backbone's own weights."""
+        if self.normalize != "auto":
+            return self.normalize
+        from zsml.models import pixel_statistics
+
+        return pixel_statistics(self.arch)
+
+    @property
+    def teacher_source(self) -> str:
+        """`teacher`, or where that is left open what `pretrained` says; "" if it is random weights."""
+        return self.teacher or {"no": ""}.get(self.pretrained, self.pretrained)
+
     def dataset_options(self) -> dict[str, Any]:
         """The keyword arguments of `load_dataset` that choose the split; the same ones serve training and evaluation."""
-        options: dict[str, Any] = {"image_size": self.image_size, "seed": self.split_seed, "strict": self.strict_images}
+        options: dict[str, Any] = {
+            "image_size": self.image_size,
+            "normalize": self.pixel_normalisation,
+            "seed": self.split_seed,
+            "strict": self.strict_images,
+        }
         if self.data in ("folder", "synthetic"):
             options["unseen"] = self.unseen_classes
         elif self.lists is not None:
@@ -147,34 +224,36 @@ class TrainConfig:
 
     def _wrong_numbers(self) -> list[str]:
         at_least = {
-            "epochs": 1, "batches_per_epoch": 1, "classes_per_batch": 2, "samples_per_modality": 1, "accumulate": 1,
-            "image_size": 32, "embedding_dim": 1, "weight_decay": 0, "frozen_epochs": 0, "warmup_epochs": 0,
-            "triplet_weight": 0, "margin": 0, "beta": 0, "workers": 0, "evaluate_every": 0, "backbone_lr_factor": 0,
-            "seed": 0, "split_seed": 0, "samples_per_class": 2,
+            "epochs": 1, "batches_per_epoch": 0 if self.batch == "random" else 1, "classes_per_batch": 2,
+            "samples_per_modality": 1, "sketches_per_batch": 1, "photos_per_batch": 1, "accumulate": 1, "image_size": 32,
+            "embedding_dim": 1, "weight_decay": 0, "frozen_epochs": 0, "warmup_epochs": 0, "triplet_weight": 0, "margin": 0,
+            "beta": 0, "affinity_bonus": 0, "distillation_weight": 0, "contrastive_weight": 0, "memory_weight": 0,
+            "memory_size": 1, "alignment_weight": 0, "teacher_warmup_epochs": 0, "annealing_steps": 0, "workers": 0,
+            "evaluate_every": 0, "backbone_lr_factor": 0, "seed": 0, "split_seed": 0, "samples_per_class": 2,
         }  # fmt: skip
         problems = []
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):  # nan fails both
                 problems.append(f"{flag(name)} must be {least} or more, got {value}")
-        if not 0 < self.lr < float("inf"):
-            problems.append(f"--lr must be above 0, got {self.lr}")
+        for name in ("lr", "teacher_lr", "distillation_temperature", "contrastive_temperature", "scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                problems.append(f"{flag(name)} must be above 0, got {value}")
         return problems
 
     def _wrong_names(self) -> list[str]:
         from zsml.data.load import READERS
         from zsml.data.transforms import TRANSFORMS
 
-        problems = []
-        for name, choices in (
-            ("data", READERS),
-            ("transform", TRANSFORMS),
-            ("weighting", ("adaptive", "released", "mean")),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                problems.append(f"{flag(name)} {value!r} is not known; choose from {', '.join(choices)}")
-        return problems
+        choices = {"data": READERS, "transform": TRANSFORMS, "test_transform": TRANSFORMS}
+        hints = get_type_hints(TrainConfig)
+        choices |= {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+        return [
+            f"{flag(name)} {not_known(value, known)}"
+            for name, known in choices.items()
+            if (value := getattr(self, name)) not in known
+        ]
 
     def _wrong_combinations(self) -> list[str]:
         from zsml.engine.device import resolve_amp, resolve_device
@@ -188,6 +267,10 @@ class TrainConfig:
             problems.append(f"--lists has no meaning for --data {self.data}; leave it out")
         if self.data != "synthetic" and self.samples_per_class is not None:
             problems.append(f"--samples-per-class has no meaning for --data {self.data}; leave it out")
+        if self.affinity is not None and not self.affinity.is_file():
+            problems.append(f"--affinity {str(self.affinity)!r} is not a file; zsml data affinity makes one")
+        if self.teacher not in ("", "imagenet", "random") and not Path(self.teacher).is_file():
+            problems.append(f"--teacher {self.teacher!r} is neither imagenet, random nor a file")
         for name in ("root", "lists"):
             path = getattr(self, name)
             if path is not None and not path.is_dir():
@@ -207,6 +290,15 @@ class TrainConfig:
         except InputError as error:
             problems.append(str(error))
         return problems
+
+
+# Settings that only some systems read; the others refuse them.
+SYSTEM_SETTINGS = (
+    "triplet_weight", "margin", "beta", "weighting", "teacher", "affinity", "affinity_bonus", "distillation_weight",
+    "distillation_temperature", "contrastive_weight", "contrastive_temperature", "memory_weight", "memory_size",
+    "memory_gradient", "alignment_weight", "teacher_trainable", "teacher_lr", "teacher_warmup_epochs", "detach_targets",
+    "softmax", "scale", "annealing_steps", "tag_init",
+)  # fmt: skip
 
 
 def flag(name: str) -> str:

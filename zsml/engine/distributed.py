@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from zsml.data.keys import stable_hash
 from zsml.engine import log
-from zsml.engine.config import TrainConfig
+from zsml.engine.config import TrainConfig, flag
 from zsml.engine.device import resolve_device
 from zsml.engine.stopping import EndedElsewhere
 from zsml.errors import InputError
@@ -62,7 +62,13 @@ class Team:
             InputError: listing everything that is wrong.
         """
         problems = []
-        if config.classes_per_batch % self.size:
+        if config.batch == "random":
+            for name in ("sketches_per_batch", "photos_per_batch"):
+                if getattr(config, name) < self.size:
+                    problems.append(
+                        f"{flag(name)} ({getattr(config, name)}) must be at least the number of processes ({self.size})"
+                    )
+        elif config.classes_per_batch % self.size:
             problems.append(
                 f"--classes-per-batch ({config.classes_per_batch}) must be a multiple of the number of processes ({self.size}), "
                 "which share every batch"

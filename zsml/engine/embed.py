@@ -68,8 +68,9 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     amp: torch.dtype | None = None,
+    items: torch.Tensor | None = None,
 ) -> Embeddings:
-    """Embed every image of a data set: h / ||h||, rows in the data set's order.
+    """Embed every image of a data set, or those numbered `items` (int64 [N]): h / ||h||, rows in their order.
 
     A corrupt image is left out, named and counted, unless the data set was made with strict=True.
 
@@ -80,23 +81,24 @@ def embed(
     check_labels(dataset.labels, len(dataset.classes), f"{dataset.name} {dataset.part}")
     was_training = model.training
     model.eval()
-    rows, items = [], []
-    batches = Batches(dataset, batch_size=batch_size, workers=workers, device=device)
-    with progress(total=len(dataset), desc=f"embed {_kind(dataset)}", unit="image") as bar:
+    wanted = torch.arange(len(dataset)) if items is None else items
+    rows, embedded = [], []
+    batches = Batches(dataset, sampler=wanted.tolist(), batch_size=batch_size, workers=workers, device=device)
+    with progress(total=len(wanted), desc=f"embed {_kind(dataset)}", unit="image") as bar:
         for number, (images, _, modality, kept) in enumerate(batches):
-            bar.update(min(batch_size, len(dataset) - number * batch_size))
+            bar.update(min(batch_size, len(wanted) - number * batch_size))
             if len(kept) == 0:
                 continue
             images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
             with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
                 output = model(images, modality.to(device, non_blocking=True))
             rows.append(F.normalize(output.embedding.float()).cpu())  # [B, D]
-            items.append(number * batch_size + kept)  # [B]
+            embedded.append(wanted[number * batch_size + kept])  # [B]
     model.train(was_training)
     if not rows:
-        raise InputError(f"none of the {len(dataset)} images of {_kind(dataset)} can be decoded; check root")
-    kept_items = torch.cat(items)
-    missing = set(range(len(dataset))) - set(kept_items.tolist())
+        raise InputError(f"none of the {len(wanted)} images of {_kind(dataset)} can be decoded; check root")
+    kept_items = torch.cat(embedded)
+    missing = set(wanted.tolist()) - set(kept_items.tolist())
     skipped = [str(dataset.paths[item]) for item in sorted(missing)]
     for path in skipped:
         say(f"skipped corrupt image {path}")
@@ -105,7 +107,7 @@ def embed(
 
 def load_part(config: TrainConfig, part: str, modality: str) -> Any:
     """A part of a run's data as it is evaluated: no augmentation."""
-    return load_dataset(config.data, config.root, part, modality, transform="test", **config.dataset_options())
+    return load_dataset(config.data, config.root, part, modality, transform=config.test_transform, **config.dataset_options())
 
 
 def write_embeddings(out: Path, parts: list[Embeddings]) -> dict[str, Any]:

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zsml.data import ClassModalityBatchSampler, SketchPhotoDataset, SkipCorrupt, collate_skip, load_dataset
+from zsml.data import (
+    ClassModalityBatchSampler,
+    SketchPhotoBatchSampler,
+    SketchPhotoDataset,
+    SkipCorrupt,
+    collate_skip,
+    load_dataset,
+)
 from zsml.engine.config import TrainConfig
 from zsml.engine.stopping import leave_signals_to_parent
 from zsml.errors import InputError
@@ -22,7 +29,7 @@ class SeededBatches(Sampler[list[tuple[int, int]]]):
     the same whichever process loads it, wherever a resumed run starts, and whether one rank or several share the batch.
     """
 
-    def __init__(self, batches: ClassModalityBatchSampler, seed: int):
+    def __init__(self, batches: ClassModalityBatchSampler | SketchPhotoBatchSampler, seed: int):
         self.batches, self.seed = batches, seed
         self.epoch, self.first = 0, 0
 
@@ -31,14 +38,22 @@ class SeededBatches(Sampler[list[tuple[int, int]]]):
         self.batches.set_epoch(epoch)
         self.epoch, self.first = epoch, first
 
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self.batches)
+
+    def batch_size(self, number: int) -> int:
+        """Images of a batch, of all ranks together."""
+        return self.batches.batch_size(number)
+
     def __len__(self) -> int:
         return len(self.batches) - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for number, batch in enumerate(self.batches):
             if number >= self.first:
-                first_place = self.batches.rank * len(batch)  # all ranks have as many
-                yield [(index, self._item_seed(number, first_place + place)) for place, index in enumerate(batch)]
+                places = self.batches.places(len(batch))
+                yield [(index, self._item_seed(number, place)) for place, index in zip(places, batch, strict=True)]
 
     def _item_seed(self, number: int, place: int) -> int:
         key = f"{self.seed}/{self.epoch}/{number}/{place}".encode()
@@ -111,20 +126,37 @@ def training_batches(
     )
     data = SketchPhotoDataset(sketches, photos)
     check_labels(data.labels, len(data.classes), f"{config.data} train")
-    sampler = ClassModalityBatchSampler(
-        data.labels,
-        data.modality,
-        classes_per_batch=config.classes_per_batch // world_size,
-        samples_per_modality=config.samples_per_modality,
-        batches_per_epoch=config.batches_per_epoch,
-        seed=config.seed,
-        rank=rank,
-        world_size=world_size,
-    )
+    common = {"batches_per_epoch": config.batches_per_epoch, "seed": config.seed, "rank": rank, "world_size": world_size}
+    sampler: ClassModalityBatchSampler | SketchPhotoBatchSampler
+    if config.batch == "random":
+        sampler = SketchPhotoBatchSampler(
+            data.modality,
+            sketches=config.sketches_per_batch,
+            photos=config.photos_per_batch,
+            drop_last=config.drop_last,
+            **common,
+        )
+    else:
+        sampler = ClassModalityBatchSampler(
+            data.labels,
+            data.modality,
+            classes_per_batch=config.classes_per_batch // world_size,
+            samples_per_modality=config.samples_per_modality,
+            **common,
+        )
     chosen = SeededBatches(sampler, config.seed)
     workers = config.num_workers
     batches = Batches(data, workers=workers, device=device, batch_sampler=chosen, persistent_workers=workers > 0)
     return batches, chosen, data.classes
+
+
+def on_device(
+    images: torch.Tensor, labels: torch.Tensor, modality: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A batch where it is computed on: images [B, 3, S, S] channels last, of several views [B, V, 3, S, S]; the others [B]."""
+    layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
+    images = images.to(device, non_blocking=True, memory_format=layout)
+    return images, labels.to(device, non_blocking=True), modality.to(device, non_blocking=True)
 
 
 def check_labels(labels: torch.Tensor, num_classes: int, where: str) -> None:

@@ -37,8 +37,7 @@ def mathm_factor(epoch: int, epochs: int, *, frozen_epochs: int = 2, warmup_epoc
     """
     if frozen_epochs < 0 or warmup_epochs < 0:
         raise InputError(f"frozen_epochs and warmup_epochs must be 0 or more, got {frozen_epochs} and {warmup_epochs}")
-    if not 0 <= epoch < epochs:
-        raise InputError(f"epoch must be one of 0..{epochs - 1} (epochs={epochs}), got {epoch}")
+    _check_epoch(epoch, epochs)
     if epoch < frozen_epochs:
         return 1.0
     e, length = epoch - frozen_epochs, epochs - frozen_epochs
@@ -47,3 +46,51 @@ def mathm_factor(epoch: int, epochs: int, *, frozen_epochs: int = 2, warmup_epoc
     if e < 2 * warmup_epochs:
         return 1.0
     return (1 + math.cos(math.pi * (e - warmup_epochs) / (length - warmup_epochs))) / 2
+
+
+def exponential_factor(epoch: int, epochs: int) -> float:
+    """The factor SAKE, DSN and SBKA multiply their learning rates by in one epoch: 0.001^(epoch / epochs).
+
+    Args:
+        epoch: which epoch, counted from 0.
+        epochs: length of the whole training.
+
+    Raises:
+        InputError: epoch outside 0..epochs-1.
+
+    Source: the published training scripts of SAKE (ICCV 2019), DSN (IJCAI 2021) and SBKA.
+
+    >>> [f"{1e-4 * exponential_factor(e, 20):.3g}" for e in (0, 1, 5, 10, 19)]
+    ['0.0001', '7.08e-05', '1.78e-05', '3.16e-06', '1.41e-07']
+    """
+    _check_epoch(epoch, epochs)
+    return 0.001 ** (epoch / epochs)
+
+
+def linear_half_factor(epoch: int, epochs: int, part: float = 0.0) -> float:
+    """The factor MEMS multiplies its learning rate by: 1 in the first half of the training, then linearly to 0.
+
+    With the place t = (epoch + part) / epochs, from 0 to 1: min(1, 2 (1 - t)).
+
+    Args:
+        epoch: which epoch, counted from 0.
+        epochs: length of the whole training.
+        part: the part of the epoch that is done, 0 to 1.
+
+    Raises:
+        InputError: epoch outside 0..epochs-1, part outside 0..1.
+
+    Source: the training script published with MEMS (arXiv 1812.04275).
+
+    >>> [linear_half_factor(e, 8, part) for e, part in ((0, 0.0), (3, 0.5), (4, 0.0), (6, 0.0), (7, 0.5))]
+    [1.0, 1.0, 1.0, 0.5, 0.125]
+    """
+    _check_epoch(epoch, epochs)
+    if not 0 <= part <= 1:
+        raise InputError(f"part must be from 0 to 1, got {part}")
+    return min(1.0, 2 * (1 - (epoch + part) / epochs))
+
+
+def _check_epoch(epoch: int, epochs: int) -> None:
+    if not 0 <= epoch < epochs:
+        raise InputError(f"epoch must be one of 0..{epochs - 1} (epochs={epochs}), got {epoch}")

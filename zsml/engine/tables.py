@@ -98,3 +98,24 @@ def number(value: float | None) -> str:
 
 def _at(values: dict[str, float]) -> str:
     return " ".join(f"{number(value)} @{k}" for k, value in values.items()) or "-"
+
+
+def systems_table(systems: Sequence[dict[str, str]]) -> str:
+    """A paragraph per system: name, objective, source, protocol."""
+    parts = []
+    for system in systems:
+        parts.append(f"{system['name']}\n  {system['summary']}\n  {system['source']}; protocol {system['protocol']}")
+    return "\n".join(parts)
+
+
+def settings_table(settings: Sequence[dict[str, Any]]) -> str:
+    """The settings of a system, with what the published code has where that differs."""
+    rows = []
+    for entry in settings:
+        value, released = entry["value"], entry["released"]
+        rows.append([entry["setting"], _setting(value), "" if value == released else _setting(released)])
+    return table(["setting", "value", "with --variant released"], rows)
+
+
+def _setting(value: Any) -> str:
+    return {None: "its own default", "": "as --pretrained"}.get(value, str(value)) if not isinstance(value, bool) else str(value)

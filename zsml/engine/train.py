@@ -26,8 +26,9 @@ from zsml.engine.config_file import to_toml
 from zsml.engine.device import resolve_amp
 from zsml.engine.distributed import Team, join
 from zsml.engine.evaluate import unseen_map
-from zsml.engine.loader import training_batches
+from zsml.engine.loader import on_device, training_batches
 from zsml.engine.log import NoLog, RunLog, progress, say
+from zsml.engine.selection import BEST, keep_if_best
 from zsml.engine.stopping import Interrupted, TrainingFailed, stop_on_signal
 from zsml.errors import InputError
 
@@ -48,7 +49,8 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
     all must be able to read to resume.
 
     Returns:
-        run (the folder), checkpoint, epochs, steps, and of the last epoch loss (mean) and images_per_second, skipped_images.
+        run (the folder), checkpoint, epochs, steps, and of the last epoch loss (mean) and images_per_second, skipped_images;
+        with a selection also best (the folder of that model), best_epoch and its value.
 
     Raises:
         InputError: a setting, the data or the checkpoint is at fault, or the disk is full; names the flag.
@@ -56,6 +58,7 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
         Interrupted: Ctrl-C or SIGTERM; everything was saved before.
     """
     config.validate()
+    system.check(config)
     with join(config.device) as team:
         return _train(_with_absolute_paths(config), system, resume, team)
 
@@ -68,17 +71,12 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
         checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config)
         torch.manual_seed(config.seed)
         batches, order, classes = training_batches(config, device, rank=team.rank, world_size=team.size)
-        objective = system.build_objective(config, len(classes)).to(device)
+        objective = system.build_objective(config, classes).to(device)
         model = system.build_model(config, len(classes))
     model = team.prepare(model, config).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [*model.new_parameters(), *objective.parameters()], "share": 1.0},
-            {"params": model.backbone_parameters(), "share": config.backbone_lr_factor},
-        ],
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-    )
+    if config.trainable != "all":
+        model.trainable(config.trainable)
+    optimizer = torch.optim.Adam(system.parameter_groups(config, model, objective), lr=config.lr)
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
     trainee = Trainee(model, objective, optimizer, scaler)
     place = Place()
@@ -90,25 +88,29 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
             restore(checkpoint, trainee, device)
 
     row: dict[str, Any] = {}
-    network = None
+    network, trained = None, None
+    in_epoch = order.batches_per_epoch
+    if in_epoch % config.accumulate:
+        raise InputError(f"--accumulate ({config.accumulate}) must divide the {in_epoch} batches of an epoch")
     with full_disk_is_named(run), _open_log(config, place, team) as log, stop_on_signal() as stop:
         for epoch in range(place.epoch, config.epochs):
-            factor = system.lr_factor(config, epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * group["share"] * factor
             model.freeze_backbone(epoch < config.frozen_epochs)
-            if network is None or epoch == config.frozen_epochs:
+            if hasattr(objective, "set_epoch"):
+                objective.set_epoch(epoch)
+            if trained != (trained := [p.requires_grad for p in (*model.parameters(), *objective.parameters())]):
                 network = team.parallel(objective, model)
             model.train()
             objective.train()
             order.start_at(epoch, place.batch)
             sums: dict[str, float] = defaultdict(float)
             images_done, batches_done, skipped, started = 0, 0, 0, time.perf_counter()
-            bar = progress(total=config.batches_per_epoch, initial=place.batch, desc=f"epoch {epoch + 1}/{config.epochs}")
+            bar = progress(total=in_epoch, initial=place.batch, desc=f"epoch {epoch + 1}/{config.epochs}")
 
             for (images, labels, modality, _), kept in team.batches(batches, f"--root {config.root}"):
-                images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
-                labels, modality = labels.to(device, non_blocking=True), modality.to(device, non_blocking=True)  # [B]
+                images, labels, modality = on_device(images, labels, modality, device)
+                factor = system.lr_factor(config, epoch, place.batch / in_epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * group["share"] * factor
                 team.seed(config, epoch, place.batch)
                 step_follows = (place.batch + 1) % config.accumulate == 0
                 with team.accumulating(network, more=not step_follows):
@@ -120,10 +122,10 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
                     # The loss is that of all ranks, and gradients are averaged over them, not summed.
                     scaler.scale(loss * team.size / config.accumulate).backward()
 
+                skipped += order.batch_size(place.batch) - kept
                 place.batch += 1
                 batches_done += 1
                 images_done += kept
-                skipped += config.classes_per_batch * 2 * config.samples_per_modality - kept
                 for name, value in values.items():
                     sums[name] += value
                 bar.update()
@@ -141,16 +143,20 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
                     break
 
             bar.close()
-            finished = place.batch == config.batches_per_epoch
+            finished = place.batch == in_epoch
             if finished:
                 place.epoch, place.batch = epoch + 1, 0
             with team.together():
+                if finished and config.selection != "last" and system.may_keep(config, epoch) and team.first:
+                    keep_if_best(run, place, model, config, device, system)
                 if team.first:
                     save_checkpoint(run, place, trainee, config, classes)
             if finished:
                 row = {"epoch": place.epoch, "step": place.step, "lr_factor": factor}
                 row |= {name: total / batches_done for name, total in sums.items()}
                 row |= {"images_per_second": speed, "skipped_images": skipped}
+                if place.validation is not None:
+                    row[config.selection] = place.validation
                 if config.evaluate_every and place.epoch % config.evaluate_every == 0:
                     with team.together():
                         if team.first:
@@ -165,6 +171,7 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
         "checkpoint": str(find_checkpoint(run)),
         "epochs": place.epoch,
         "steps": place.step,
+        **({"best": str(run / BEST), "best_epoch": place.best_epoch, config.selection: place.best} if place.best_epoch else {}),
         **{name: row[name] for name in ("loss", "images_per_second", "skipped_images") if name in row},
     }
 
@@ -209,9 +216,12 @@ def _checkpoint_to_resume(config: TrainConfig) -> Path:
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """So that the run's settings mean the same from any folder."""
-    absolute = {name: path.absolute() for name in ("root", "lists") if (path := getattr(config, name)) is not None}
-    if config.pretrained not in ("no", "imagenet"):
-        absolute["pretrained"] = str(Path(config.pretrained).absolute())
+    absolute: dict[str, Any] = {
+        name: path.absolute() for name in ("root", "lists", "affinity") if (path := getattr(config, name)) is not None
+    }
+    for name, words in (("pretrained", ("no", "imagenet")), ("teacher", ("", "imagenet", "random"))):
+        if getattr(config, name) not in words:
+            absolute[name] = str(Path(getattr(config, name)).absolute())
     return replace(config, **absolute)
 
 
@@ -229,6 +239,7 @@ def _summary(row: dict[str, Any], epochs: int) -> str:
     parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}", f"{row['images_per_second']:.0f} images/s"]
     if row["skipped_images"]:
         parts.append(f"{row['skipped_images']} corrupt images skipped")
+    parts += [f"{name} {row[name]:.4f}" for name in ("val_accuracy", "val_map") if name in row]
     if "unseen_map" in row:
         parts.append(f"unseen mAP {row['unseen_map']:.4f}")
     return "  ".join(parts)

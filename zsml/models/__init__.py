@@ -3,6 +3,7 @@
 from zsml.models.create import create_model
 from zsml.models.io import load_model, save_model
 from zsml.models.model import EmbeddingModel, ModelOutput
+from zsml.models.pretrained import pixel_statistics
 from zsml.models.released import load_released
 
-__all__ = ["EmbeddingModel", "ModelOutput", "create_model", "load_model", "load_released", "save_model"]
+__all__ = ["EmbeddingModel", "ModelOutput", "create_model", "load_model", "load_released", "pixel_statistics", "save_model"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from zsml.errors import InputError
@@ -95,3 +96,17 @@ def load_imagenet(
             f"{asked}: timm could not get the weights of {source} ({type(error).__name__}: {error}); without a "
             f"network, fetch the file elsewhere ({where}) and pass {path}, or {none}"
         ) from error
+
+
+def pixel_statistics(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation (red, green, blue) of the pixel values, from 0 to 1, that the weights of an architecture expect.
+
+    ImageNet's for what timm does not know.
+
+    >>> pixel_statistics("vit_base_patch32_clip_224.openai")[0]
+    (0.48145466, 0.4578275, 0.40821073)
+    """
+    config = timm.get_pretrained_cfg(arch) if timm.is_model(arch.split(".")[0]) else None
+    if config is None:
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    return tuple(config.mean), tuple(config.std)

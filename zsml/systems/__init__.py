@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zsml.errors import InputError
+from zsml.errors import InputError, not_known
 from zsml.systems.base import System
 from zsml.systems.baseline import Baseline
 from zsml.systems.mathm import MATHM
@@ -14,13 +14,13 @@ def find_system(name: str) -> System:
     """The system of that name.
 
     Raises:
-        InputError: there is none; lists those there are.
+        InputError: there is none; lists those there are, and suggests the nearest.
 
     >>> find_system("mathm").source
     'Modality-Aware Triplet Hard Mining for Zero-Shot Sketch-Based Image Retrieval, arXiv 2112.07966'
     """
     if name not in SYSTEMS:
-        raise InputError(f"system {name!r} is not known; choose from {', '.join(SYSTEMS)}")
+        raise InputError(f"system {not_known(name, SYSTEMS)}")
     return SYSTEMS[name]
 
 

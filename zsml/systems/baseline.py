@@ -15,14 +15,18 @@ from zsml.engine.config import TrainConfig
 from zsml.losses import ModalityTripletLoss
 from zsml.losses.gather import several_ranks
 from zsml.systems.base import ClassificationAndTriplet, System
+from zsml.systems.mathm import MARGIN
 
 
 class Baseline(System):
     name = "baseline"
     source = "In Defense of the Triplet Loss for Person Re-Identification, arXiv 1703.07737"
+    summary = "cross-entropy + batch-hard triplet within each modality"
     protocol = "mathm"
-    defaults: ClassVar = {"beta": 0.0, "weighting": "mean"}
+    settings = ("triplet_weight", "margin", "beta")
+    defaults: ClassVar = {"beta": 0.0}
 
-    def build_objective(self, config: TrainConfig, num_classes: int) -> nn.Module:
-        triplet = ModalityTripletLoss(terms=("within",), margin=config.margin, beta=config.beta or None, gather=several_ranks())
+    def build_objective(self, config: TrainConfig, classes: list[str]) -> nn.Module:
+        margin = MARGIN if config.margin is None else config.margin
+        triplet = ModalityTripletLoss(terms=("within",), margin=margin, beta=config.beta or None, gather=several_ranks())
         return ClassificationAndTriplet(triplet, config.triplet_weight)

@@ -1,0 +1,30 @@
+"""The commands of `zsml`: one dataclass each, whose docstring is its help and whose fields are its flags.
+
+`run()` does the work and returns what --json prints; `text()` says the same to people. Torch and what needs it is imported
+where a command starts to work, so that `zsml --help` is quick.
+"""
+
+from __future__ import annotations
+
+from zsml.commands.bench import Bench
+from zsml.commands.data import Data
+from zsml.commands.demo import Demo
+from zsml.commands.embed import Embed
+from zsml.commands.evaluate import Evaluate
+from zsml.commands.info import Info
+from zsml.commands.systems import Systems
+from zsml.commands.train import Train
+
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "embed": Embed,
+    "data": Data,
+    "systems": Systems,
+    "bench": Bench,
+    "info": Info,
+    "demo": Demo,
+}
+
+# What stands behind `zsml data ACTION NAME`; without an action `zsml data NAME` shows what is there.
+DATA_ACTIONS: dict[str, type] = {}
