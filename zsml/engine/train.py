@@ -74,8 +74,7 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
         objective = system.build_objective(config, classes).to(device)
         model = system.build_model(config, len(classes))
     model = team.prepare(model, config).to(device, memory_format=torch.channels_last)
-    if config.trainable != "all":
-        model.trainable(config.trainable)
+    model.trainable(config.trainable)
     optimizer = torch.optim.Adam(system.parameter_groups(config, model, objective), lr=config.lr)
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
     trainee = Trainee(model, objective, optimizer, scaler)
