@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def read_lists(
         if absent:
             raise InputError(f"{str(file)!r} has no image of {len(absent)} of its classes ({', '.join(absent[:5])}); {hint}")
     if require_images:
-        _check_images(root, paths, split)
+        check_images(root, paths, split.name)
     full = [f"{root}/{path}" for path in paths]
     return FileDataset(split.name, part, modality, labels, classes, full, seed=seed, **common)
 
@@ -161,8 +161,8 @@ def _labels(paths: list[str], classes: list[str], file: Path) -> list[int]:
     return labels
 
 
-def _check_images(root: Path, paths: list[str], split: PublishedSplit) -> None:
-    """Refuse if files are missing; each folder is listed once, which is quick also over a network."""
+def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
+    """The paths that no file under root has; each folder is listed once, which is quick also over a network."""
     present: dict[str, set[str]] = {}
     missing = []
     for path in paths:
@@ -174,9 +174,15 @@ def _check_images(root: Path, paths: list[str], split: PublishedSplit) -> None:
                 present[folder] = set()
         if name not in present[folder]:
             missing.append(path)
+    return missing
+
+
+def check_images(root: Path, paths: Sequence[str], name: str) -> None:
+    """Refuse if files are missing."""
+    missing = missing_images(root, paths)
     if missing:
         shown = ", ".join(repr(path) for path in missing[:3])
         raise InputError(
-            f"root={str(root)!r}: {len(missing):,} of the {len(paths):,} images listed for {split.name} are missing: {shown}...; "
+            f"root={str(root)!r}: {len(missing):,} of the {len(paths):,} images listed for {name} are missing: {shown}...; "
             "root is the folder that these paths start from"
         )

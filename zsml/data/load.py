@@ -9,25 +9,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from zsml.data import quickdraw, sketchy, tuberlin
+from zsml.data.annotations import PARTS as TRAIN_AND_TEST
+from zsml.data.annotations import read_annotations
 from zsml.data.dataset import PARTS, ImageDataset, Transform
 from zsml.data.folder import read_folder
-from zsml.data.lists import read_lists
-from zsml.data.quickdraw import read_quickdraw
-from zsml.data.sketchy import read_sketchy, read_sketchy2
+from zsml.data.lists import PublishedSplit, read_lists
 from zsml.data.synthetic import read_synthetic
 from zsml.data.transforms import Normalize, build_transform, check_image_size, modality_number
-from zsml.data.tuberlin import read_tuberlin
 from zsml.errors import InputError
 
 READERS: dict[str, Callable[..., ImageDataset]] = {
     "synthetic": read_synthetic,
     "folder": read_folder,
-    "sketchy": read_sketchy,
-    "sketchy2": read_sketchy2,
-    "tuberlin": read_tuberlin,
-    "quickdraw": read_quickdraw,
+    "sketchy": sketchy.read_sketchy,
+    "sketchy2": sketchy.read_sketchy2,
+    "tuberlin": tuberlin.read_tuberlin,
+    "quickdraw": quickdraw.read_quickdraw,
+    "annotations": read_annotations,
 }
-BY_LISTS = ("sketchy", "sketchy2", "tuberlin", "quickdraw")
+BY_LISTS: dict[str, PublishedSplit] = {
+    split.name: split for split in (sketchy.ZEROSHOT1, sketchy.ZEROSHOT2, tuberlin.ZEROSHOT, quickdraw.ZEROSHOT)
+}
 
 
 def load_dataset(
@@ -47,7 +50,7 @@ def load_dataset(
 
     Args:
         name: "synthetic" (generated), "folder" (root/{sketch,photo}/<class>/*), "sketchy", "sketchy2", "tuberlin" or "quickdraw"
-            (by their published lists).
+            (by their published lists), or "annotations" (by the JSON files of MEMS: the same classes in "train" and "test").
         root: folder of the images; "synthetic" ignores it.
         part: "train", "val" (seen classes, not trained on) or "test" (unseen classes, labels from 0 again).
         modality: "sketch" or 0, "photo" or 1.
@@ -91,11 +94,22 @@ def load_dataset(
     return READERS[name](folder, part, number, seed=seed, transform=transform, strict=strict, **options)
 
 
+def available_parts(name: str, modality: str) -> tuple[str, ...]:
+    """The parts that a data set has of a modality.
+
+    >>> available_parts("sketchy", "sketch"), available_parts("sketchy", "photo")
+    (('train', 'val', 'test'), ('train', 'test'))
+    """
+    if name == "annotations":
+        return TRAIN_AND_TEST
+    return BY_LISTS[name].parts(modality) if name in BY_LISTS else PARTS
+
+
 def no_data_set(name: Any, names: Iterable[str] = tuple(READERS)) -> str:
     """What to say of a name that is none of the `names` of data sets.
 
     >>> no_data_set("tu-berlin")
-    "is no data set; did you mean 'tuberlin'? There are synthetic, folder, sketchy, sketchy2, tuberlin, quickdraw"
+    "is no data set; did you mean 'tuberlin'? There are synthetic, folder, sketchy, sketchy2, tuberlin, quickdraw, annotations"
     """
     close = difflib.get_close_matches(str(name).lower(), names, n=1)
     hint = f"did you mean {close[0]!r}? There are" if close else "choose from"

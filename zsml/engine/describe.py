@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from zsml.data import load_dataset
 from zsml.data.dataset import MODALITIES
+from zsml.data.load import available_parts
 from zsml.engine.config import TrainConfig
 from zsml.errors import CorruptImage, InputError
 
@@ -25,17 +26,20 @@ def describe(config: TrainConfig, sheet: Path | None = None) -> dict[str, Any]:
 
     Returns:
         data, root, sheet, and classes: a list of {class, split ("seen" or "unseen"), sketches, photos, held_out_sketches,
-        held_out_photos}, where held-out images are those of seen classes kept out of training.
+        held_out_photos}, where held-out images are those of seen classes kept out of training. Annotations, whose classes are all
+        seen, have two rows for each, with split "train" and "test".
 
     Raises:
         InputError: the data cannot be read, or the sheet cannot be written.
     """
-    parts = {(part, modality): _load(config, part, modality) for part in ("train", "test") for modality in MODALITIES}
-    for modality in MODALITIES:
-        if modality == "sketch" or config.data in ("folder", "synthetic"):  # published lists hold out sketches only
-            parts["val", modality] = _load(config, "val", modality)
+    parts = {
+        (part, modality): _load(config, part, modality)
+        for modality in MODALITIES
+        for part in available_parts(config.data, modality)
+    }
+    splits = {"train": "seen", "test": "unseen"} if config.data != "annotations" else {"train": "train", "test": "test"}
     rows = []
-    for part, split in (("train", "seen"), ("test", "unseen")):
+    for part, split in splits.items():
         columns = {"sketches": (part, "sketch"), "photos": (part, "photo")}
         if part == "train":
             columns |= {"held_out_sketches": ("val", "sketch"), "held_out_photos": ("val", "photo")}
@@ -44,7 +48,7 @@ def describe(config: TrainConfig, sheet: Path | None = None) -> dict[str, Any]:
             row = {column: counts[column].get(name, 0) if column in counts else 0 for column in COLUMNS}
             rows.append({"class": name, "split": split, **row})
     if sheet is not None:
-        _draw_sheet(sheet, parts)
+        _draw_sheet(sheet, parts, splits["test"])
     return {
         "data": config.data,
         "root": None if config.root is None else str(config.root),
@@ -62,13 +66,13 @@ def _counts(dataset: Any) -> dict[str, int]:
     return dict(zip(dataset.classes, counts.tolist(), strict=True))
 
 
-def _draw_sheet(path: Path, parts: dict[tuple[str, str], Any]) -> None:
+def _draw_sheet(path: Path, parts: dict[tuple[str, str], Any], test: str) -> None:
     rows = [(part, label) for part in ("test", "train") for label in range(len(parts[part, "photo"].classes))][:MOST_CLASSES]
     width = LABEL_WIDTH + 2 * PER_MODALITY * THUMBNAIL
     canvas = Image.new("RGB", (width, THUMBNAIL * len(rows)), "white")
     draw = ImageDraw.Draw(canvas)
     for row, (part, label) in enumerate(rows):
-        name = parts[part, "photo"].classes[label] + (" (unseen)" if part == "test" else "")
+        name = parts[part, "photo"].classes[label] + (f" ({test})" if part == "test" else "")
         lines = textwrap.wrap(name, LABEL_WIDTH // LETTER)
         draw.text((8, row * THUMBNAIL + 8), "\n".join(lines), fill="black")
         for column, modality in enumerate(MODALITIES):

@@ -60,7 +60,7 @@ def split_table(summary: dict[str, Any]) -> str:
     rows = [[row["class"], row["split"], *(row[name] for name in counts)] for row in summary["classes"]]
     total = [sum(row[name] for row in summary["classes"]) for name in counts]
     unseen = sum(row["split"] == "unseen" for row in summary["classes"])
-    return table(header, [*rows, [f"{len(rows)} classes", f"{unseen} unseen", *total]])
+    return table(header, [*rows, [f"{len({row['class'] for row in summary['classes']})} classes", f"{unseen} unseen", *total]])
 
 
 def info_table(info: dict[str, Any]) -> str:
