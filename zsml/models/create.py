@@ -5,19 +5,45 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import timm
-from timm.models.senet import SENet
 from torch import nn
 
 from zsml.errors import InputError
-from zsml.models.conditional import STAGES, ConditionalSEResNet50
+from zsml.models.conditional import STAGES, ConditionalSENet
+from zsml.models.dase import DASE_STAGES, DaseAlexNet
 from zsml.models.model import EmbeddingModel
 from zsml.models.pretrained import start_from_imagenet
 
-SE_SOURCE = "legacy_seresnet50"  # timm's name of SE-ResNet50 with the original Caffe-style weights
-OURS = ("cse_resnet50", "se_resnet50")
+
+class OwnTrunk(NamedTuple):
+    """A trunk built here, not by timm."""
+
+    source: str | None  # timm's network of the same weights by name, whose ImageNet weights fit; None: there are none
+    build: Callable[..., nn.Module]
+    options: dict[str, Any]  # that it accepts, and their defaults
+
+
+def _conditional(source: str, **options: Any) -> OwnTrunk:
+    return OwnTrunk(source, partial(ConditionalSENet, source), options)
+
+
+CSE = {"cse_end": STAGES, "mid_act": "relu", "tag_init": "zero"}
+DASE = {"cse_end": DASE_STAGES, "mid_act": "sigmoid", "tag_init": "zero"}
+OURS = {
+    "cse_resnet50": _conditional("legacy_seresnet50", **CSE),
+    # The papers use no dropout.
+    "se_resnet50": OwnTrunk(
+        "legacy_seresnet50", partial(timm.create_model, "legacy_seresnet50", num_classes=0, drop_rate=0.0), {}
+    ),
+    "dase_resnext101": _conditional("legacy_seresnext101_32x4d", **DASE),
+    "dase_resnet50": _conditional("legacy_seresnet50", **DASE),
+    "dase_resnet18": _conditional("legacy_seresnet18", **DASE),
+    "dase_alexnet": OwnTrunk(None, DaseAlexNet, {"published": False, "tag_init": "zero"}),
+}
 # What the model decides itself, or what would load weights past the checks here.
 RESERVED = (
     "in_chans", "features_only", "out_indices", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay",
@@ -39,9 +65,16 @@ def create_model(
 
         f = trunk(images, modality);  embedding = W f + b;  logits = V embedding
 
-    arch: "cse_resnet50" (SE-ResNet50 whose gates see the modality; option `cse_end` 0..4: how many of its stages, from
-    the first, have such gates), "se_resnet50" (the same without), "resnet50" or any other timm model name, whose timm
-    options (`drop_path_rate`, `img_size`, ...) are accepted too.
+    arch: one of
+      - "cse_resnet50": SE-ResNet50 whose gates see the modality; options `cse_end` 0..4: how many of its stages, from the
+        first, have such gates (4); `mid_act` "relu" or "sigmoid": the activation inside the gates; `tag_init` "zero" or
+        "random" (see below);
+      - "se_resnet50": the same without the modality;
+      - "dase_resnext101", "dase_resnet50", "dase_resnet18": SE-ResNeXt101 32x4d and SE-ResNets with the gates of DASE
+        (MEMS): a sigmoid in the middle, the modality in stages 1 to 3; options as cse_resnet50;
+      - "dase_alexnet": AlexNet with such gates; options `published` (False): with the gates of the released code, which do
+        not see the modality; `tag_init`. There are no ImageNet weights of it;
+      - "resnet50" or any other timm model name, whose timm options (`drop_path_rate`, `img_size`, ...) are accepted too.
     num_classes: C; 0 builds no classifier and gives `logits=None`. embedding_dim: D.
     imagenet_head adds a 1000-way classifier on the embedding (`imagenet_logits`), for distillation; classifier_bias
     gives the classifier a bias (SAKE and DSN: yes, MATHM: no).
@@ -49,14 +82,16 @@ def create_model(
     pretrained: True lets timm fetch its ImageNet weights (over the network unless they are in its cache); a path loads
     the same file (.pth or .safetensors) from disk. The bottleneck then starts from the singular value decomposition of
     the ImageNet classifier (`svd_bottleneck`) and the tag weights start at zero, so that at the start both modalities
-    see the plain ImageNet network. False: random weights.
+    see the plain ImageNet network. `tag_init="random"`, the published start of DASE: the second layer of the gates that
+    see the modality, their tag weights and the bottleneck (with an ImageNet head on it) start random, whatever the file
+    holds. False: random weights.
 
     Returns an `EmbeddingModel`; `model(images, modality)` gives a `ModelOutput`.
 
     Raises InputError for an unknown arch, a value out of range, or weights that cannot be had or do not fit (all
     missing keys, unexpected keys and wrong shapes in one message); TypeError for a wrong type or an unknown option.
 
-    Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966.
+    Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966; MEMS, arXiv 1812.04275.
 
     >>> import torch
     >>> model = create_model("cse_resnet50", num_classes=100, embedding_dim=64)
@@ -87,13 +122,15 @@ def create_model(
     model = EmbeddingModel(
         trunk,
         config,
-        conditional=isinstance(trunk, ConditionalSEResNet50),
+        conditional=getattr(trunk, "conditional", False),
         features=getattr(trunk, "head_hidden_size", None) or trunk.num_features,
-        fixed_size=_fixed_size(trunk, kwargs),
+        fixed_size=None if arch in OURS else _fixed_size(trunk, kwargs),
     )
     if pretrained is not False:
-        source, options = (SE_SOURCE, {}) if arch in OURS else (arch, kwargs)
-        start_from_imagenet(model, source, options, pretrained)
+        source, options = (OURS[arch].source, {}) if arch in OURS else (arch, kwargs)
+        if source is None:
+            raise InputError(f"pretrained: there are no ImageNet weights of {arch}; pass pretrained=False for random weights")
+        start_from_imagenet(model, source, options, pretrained, split_classifier=kwargs.get("tag_init") != "random")
     return model
 
 
@@ -122,19 +159,12 @@ def _json_able(options: dict[str, Any]) -> dict[str, Any]:
 def _build_trunk(arch: str, options: dict[str, Any]) -> nn.Module:
     """Images (and tag) to pooled features [B, F]."""
     if arch in OURS:
-        accepted = ("cse_end",) if arch == "cse_resnet50" else ()
+        accepted = OURS[arch].options
         unknown = sorted(set(options) - set(accepted))
         if unknown:
             listed = ", ".join(accepted) or "none"
             raise TypeError(f"{arch} has no option {', '.join(unknown)}; its own options are: {listed}")
-        if arch == "se_resnet50":
-            return timm.create_model(SE_SOURCE, num_classes=0, drop_rate=0.0)  # the papers use no dropout
-        cse_end = options.get("cse_end", STAGES)
-        if isinstance(cse_end, bool) or not isinstance(cse_end, int):
-            raise TypeError(f"cse_end must be an int, got {type(cse_end).__name__}")
-        if not 0 <= cse_end <= STAGES:
-            raise InputError(f"cse_end must be 0 to {STAGES}, the number of stages with conditional gates, got {cse_end}")
-        return ConditionalSEResNet50(cse_end)
+        return OURS[arch].build(**{**accepted, **options})
     reserved = sorted(set(options) & set(RESERVED))
     if reserved:
         raise TypeError(f"option {', '.join(reserved)} cannot be passed on to timm; create_model settles it itself")
@@ -148,7 +178,7 @@ def _build_trunk(arch: str, options: dict[str, Any]) -> nn.Module:
 
 def _fixed_size(trunk: nn.Module, options: dict[str, Any]) -> tuple[int, int] | None:
     """Height and width where the trunk takes only one size of image (vision transformers), else None."""
-    if isinstance(trunk, SENet) or not trunk.pretrained_cfg.get("fixed_input_size"):
+    if not trunk.pretrained_cfg.get("fixed_input_size"):
         return None
     if options.get("dynamic_img_size") or not options.get("strict_img_size", True):
         return None

@@ -11,6 +11,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from zsml.errors import InputError
+from zsml.models.conditional import own_weights
 from zsml.models.model import IMAGENET_CLASSES, EmbeddingModel
 from zsml.models.weightfile import read_state_dict
 
@@ -22,12 +23,20 @@ _SPELLED = {
 
 
 def start_from_imagenet(
-    model: EmbeddingModel, source: str, options: dict[str, Any], pretrained: bool | str | os.PathLike[str]
+    model: EmbeddingModel,
+    source: str,
+    options: dict[str, Any],
+    pretrained: bool | str | os.PathLike[str],
+    *,
+    split_classifier: bool = True,
 ) -> None:
-    """Give the trunk timm's weights of `source`, and its bottleneck the ImageNet classifier's main directions."""
+    """The trunk gets timm's weights of `source`, (split_classifier) its bottleneck the ImageNet classifier's main directions."""
     net = load_imagenet(source, options, pretrained)
     weights, own = net.state_dict(), model.trunk.state_dict()
-    model.trunk.load_state_dict({name: own[name] if ".fc_tag." in name else weights[name] for name in own})
+    kept = own_weights(model.trunk)
+    model.trunk.load_state_dict({name: own[name] if name in kept else weights[name] for name in own})
+    if not split_classifier:
+        return
     classifier = getattr(net.get_classifier(), "weight", None)  # [K, F]
     fits = classifier is not None and classifier.ndim == 2 and classifier.shape[1] == model.bottleneck.in_features
     head = model.imagenet_classifier

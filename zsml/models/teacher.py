@@ -9,12 +9,13 @@ import timm
 from torch import Tensor, nn
 
 from zsml.errors import InputError
-from zsml.models.create import SE_SOURCE
+from zsml.models.create import OURS
 from zsml.models.model import IMAGENET_CLASSES
 from zsml.models.pretrained import load_imagenet
 
 # A student that sees the modality was itself started from a network that does not.
-PLAIN = {"cse_resnet50": SE_SOURCE, "se_resnet50": SE_SOURCE, "convnextv2_tiny": "convnextv2_tiny.fcmae_ft_in1k"}
+PLAIN = {arch: trunk.source for arch, trunk in OURS.items() if trunk.source is not None}
+PLAIN["convnextv2_tiny"] = "convnextv2_tiny.fcmae_ft_in1k"
 
 
 class Teacher(nn.Module):
