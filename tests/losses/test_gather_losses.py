@@ -1,4 +1,4 @@
-"""gather=True in the contrastive and centre losses: value and gradients are those of one process with the whole batch."""
+"""gather=True in the other losses: value and gradients are those of one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ import torch
 from ranks import on_ranks
 from test_gather import SIZES, batch, complaint, part, references
 
-from zsml.losses import ArcFaceLoss, ASoftmaxLoss, CosFaceLoss, CrossBatchMemory, EMSLoss, MEMSLoss, NTXentLoss, SupConLoss
+from zsml.losses import (
+    ArcFaceLoss,
+    ASoftmaxLoss,
+    CosFaceLoss,
+    CrossBatchMemory,
+    EMSLoss,
+    GaussianAlignmentLoss,
+    MEMSLoss,
+    NTXentLoss,
+    SupConLoss,
+)
 
 CLASSES, WIDTH, STEPS = 4, 6, 3
 CONTRASTIVE = [
@@ -75,8 +85,19 @@ def centred_parts(rank: int, world: int) -> list[dict]:
     return found
 
 
-def both(rank: int, world: int) -> tuple[list, list]:
-    return contrastive_parts(rank, world), centred_parts(rank, world)
+def aligned_parts(rank: int, world: int) -> list[dict]:
+    found = []
+    for sizes in SIZES[world]:
+        x, target = (part(batch(14, seed)[0], sizes, rank) for seed in (0, 1))
+        x = x.clone().requires_grad_()
+        value = GaussianAlignmentLoss(gather=True)(x, target=target)
+        value.backward()
+        found.append({"value": value.detach(), "x": x.grad})
+    return found
+
+
+def all_parts(rank: int, world: int) -> tuple[list, list, list]:
+    return contrastive_parts(rank, world), centred_parts(rank, world), aligned_parts(rank, world)
 
 
 def bad_batches(rank: int, world: int) -> dict[str, tuple[str, str, float]]:
@@ -91,6 +112,9 @@ def bad_batches(rank: int, world: int) -> dict[str, tuple[str, str, float]]:
     found["pairs"] = complaint(SupConLoss(pairs="cross" if odd else "all", gather=True), x, labels, modality)
     found["kind"] = complaint(NTXentLoss(gather=True) if odd else SupConLoss(gather=True), x, labels, modality)
     found["modality"] = complaint(SupConLoss(gather=True), x, labels, None if odd else modality)
+    aligned = GaussianAlignmentLoss(gather=True)
+    found["embeddings"] = complaint(aligned, x[0] if odd else x)
+    found["target"] = complaint(aligned, x, target=x[:2] if odd else x)
     found["good again"] = complaint(mems, x, labels)
     found["good as well"] = complaint(CrossBatchMemory(NTXentLoss(gather=True), 8), x, labels, modality)
     return found
@@ -105,8 +129,8 @@ def world(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="module")
-def found_by_ranks(world: int, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list, list]]:
-    return on_ranks(world, tmp_path_factory.mktemp("ranks"), both)
+def found_by_ranks(world: int, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list, list, list]]:
+    return on_ranks(world, tmp_path_factory.mktemp("ranks"), all_parts)
 
 
 def same_value(everyone: list[dict], expected: torch.Tensor) -> None:
@@ -120,9 +144,9 @@ def same_rows(everyone: list[dict], name: str, expected: torch.Tensor) -> None:
 
 def test_contrastive_losses_of_all_ranks_are_of_one_process(world, found_by_ranks):
     cases = [(loss, refs) for _ in SIZES[world] for loss in CONTRASTIVE for refs in (False, True)]
-    assert all(len(found) == len(cases) for found, _ in found_by_ranks)
+    assert all(len(found) == len(cases) for found, *_ in found_by_ranks)
     for number, (loss, refs) in enumerate(cases):
-        everyone = [found[number] for found, _ in found_by_ranks]
+        everyone = [found[number] for found, *_ in found_by_ranks]
         x, labels, modality = batch(14, 0)
         given = references() if refs else {}
         if refs:
@@ -142,7 +166,7 @@ def test_centre_losses_of_all_ranks_are_of_one_process(world, found_by_ranks):
     for _ in SIZES[world]:
         for loss in map(alone, centred()):
             for step in range(STEPS):
-                everyone = [found[number] for _, found in found_by_ranks]
+                everyone = [found[number] for _, found, _ in found_by_ranks]
                 x, labels, _ = batch(14, step)
                 loss.centers.grad = None
                 expected = loss(x.requires_grad_(), labels)
@@ -153,7 +177,17 @@ def test_centre_losses_of_all_ranks_are_of_one_process(world, found_by_ranks):
                 torch.testing.assert_close(centers, loss.centers.grad, rtol=1e-10, atol=1e-13)
                 assert all(found["step"] == step + 1 for found in everyone)
                 number += 1
-    assert all(len(found) == number for _, found in found_by_ranks)
+    assert all(len(found) == number for _, found, _ in found_by_ranks)
+
+
+def test_the_alignment_of_all_ranks_is_of_one_process(world, found_by_ranks):
+    x = batch(14, 0)[0].requires_grad_()
+    expected = GaussianAlignmentLoss()(x, target=batch(14, 1)[0])
+    expected.backward()
+    for number in range(len(SIZES[world])):
+        everyone = [found[number] for *_, found in found_by_ranks]
+        same_value(everyone, expected)
+        same_rows(everyone, "x", x.grad)
 
 
 EXPECTED = {
@@ -164,6 +198,8 @@ EXPECTED = {
     "pairs": ["agree on the loss and its settings", "pairs='all'", "pairs='cross'"],
     "kind": ["agree on the loss and its settings", "SupConLoss", "NTXentLoss"],
     "modality": ["agree on whether modality is given"],
+    "embeddings": ["rank 1: embeddings must have shape [rows, D], got [6]"],
+    "target": ["rank 1: target must have the shape of embeddings, [6, 6]", "got [2, 6]"],
 }
 
 

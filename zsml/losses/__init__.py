@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .alignment import GaussianAlignmentLoss
 from .contrastive import NTXentLoss, SupConLoss
 from .margin import ArcFaceLoss, ASoftmaxLoss, CosFaceLoss, EMSLoss, MEMSLoss
 from .memory import CrossBatchMemory
@@ -13,6 +14,7 @@ __all__ = [
     "CosFaceLoss",
     "CrossBatchMemory",
     "EMSLoss",
+    "GaussianAlignmentLoss",
     "MATHMLoss",
     "MEMSLoss",
     "ModalityTripletLoss",
