@@ -10,12 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from test_distillation import Distilled
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import zsml.losses
 from zsml.errors import InputError
-from zsml.losses import CrossBatchMemory, MATHMLoss, SupConLoss
+from zsml.losses import CrossBatchMemory, MATHMLoss, MemoryLoss, SupConLoss
 
 CLASSES, WIDTH = 6, 8
 
@@ -32,13 +33,16 @@ ARGUMENTS = {
     "ASoftmaxLoss": [{"num_classes": CLASSES, "embedding_dim": WIDTH}],
     "GaussianAlignmentLoss": [{}],
     "CrossBatchMemory": [{"loss": MATHMLoss(), "size": 30}, {"loss": SupConLoss(), "size": 30}],
+    "MemoryLoss": [{"num_classes": CLASSES, "size": 3}],
+    "DistillationLoss": [{}, {"temperature": 4.0, "bonus": 1.0}],
 }
+FITTED = {"DistillationLoss": Distilled}  # losses that take something else than embeddings, labels and modality
 PUBLIC = [
     name for name in zsml.losses.__all__
     if isinstance(thing := getattr(zsml.losses, name), type) and issubclass(thing, nn.Module)
 ]  # fmt: skip
 # Their training forward changes what the next one does, so that it may not be run twice for one step.
-REMEMBERS = {"CrossBatchMemory", "ArcFaceLoss"}
+REMEMBERS = {"CrossBatchMemory", "ArcFaceLoss", "MemoryLoss"}
 
 every_loss = pytest.mark.parametrize(
     ("name", "options"),
@@ -51,11 +55,16 @@ def test_every_public_loss_is_in_the_table():
     assert not missing, f"add constructor arguments of {sorted(missing)} to ARGUMENTS"
 
 
+def fresh(name: str, options: dict) -> nn.Module:
+    loss = getattr(zsml.losses, name)(**copy.deepcopy(options))
+    return FITTED[name](loss) if name in FITTED else loss
+
+
 def build(name: str, options: dict) -> nn.Module:
     """The same loss every time, a memory with something in it."""
     torch.manual_seed(0)
-    loss = getattr(zsml.losses, name)(**copy.deepcopy(options))
-    if isinstance(loss, CrossBatchMemory):
+    loss = fresh(name, options)
+    if isinstance(loss, (CrossBatchMemory, MemoryLoss)):
         loss(*batch(seed=1))
     return loss
 
@@ -207,14 +216,14 @@ def test_a_scaled_loss_has_proportional_gradients(name, options, dtype):
 def test_copies_pickles_and_state_dicts_carry_everything(name, options):
     loss = build(name, options)
     loss(*batch(seed=4))
-    fresh = getattr(zsml.losses, name)(**copy.deepcopy(options))
-    fresh.load_state_dict(loss.state_dict())
+    restored = fresh(name, options)
+    restored.load_state_dict(loss.state_dict())
     saved = io.BytesIO()
     torch.save(loss.state_dict(), saved)
     saved.seek(0)
-    loaded = getattr(zsml.losses, name)(**copy.deepcopy(options))
+    loaded = fresh(name, options)
     loaded.load_state_dict(torch.load(saved, weights_only=True))
-    others = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), fresh, loaded]
+    others = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), restored, loaded]
     expected = [results(loss, loss, batch(seed=seed)) for seed in (5, 6)]
     for other in others:
         assert repr(other) == repr(loss)
@@ -239,7 +248,7 @@ def test_gradients_have_the_same_bits_every_run_and_inputs_stay(name, options):
 
 @every_loss
 def test_float64_stays_float64(name, options):
-    loss = getattr(zsml.losses, name)(**copy.deepcopy(options)).double()
+    loss = fresh(name, options).double()
     found = results(loss, loss, batch(dtype=torch.float64))
     assert all(t.dtype == torch.float64 for t in found)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .alignment import GaussianAlignmentLoss
+from .category_memory import MemoryLoss
 from .contrastive import NTXentLoss, SupConLoss
+from .distillation import DistillationLoss
 from .margin import ArcFaceLoss, ASoftmaxLoss, CosFaceLoss, EMSLoss, MEMSLoss
 from .memory import CrossBatchMemory
 from .triplet import MATHMLoss, ModalityTripletLoss
@@ -13,10 +15,12 @@ __all__ = [
     "ArcFaceLoss",
     "CosFaceLoss",
     "CrossBatchMemory",
+    "DistillationLoss",
     "EMSLoss",
     "GaussianAlignmentLoss",
     "MATHMLoss",
     "MEMSLoss",
+    "MemoryLoss",
     "ModalityTripletLoss",
     "NTXentLoss",
     "SupConLoss",

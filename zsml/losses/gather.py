@@ -69,17 +69,18 @@ class Candidates(NamedTuple):
 def agree(
     loss: nn.Module,
     embeddings: Tensor,  # [B, D]
-    labels: Tensor,  # [B]
+    labels: Tensor | None = None,  # [B]; None: the loss takes none
     modality: Tensor | None = None,  # [B]
     ref_emb: Tensor | None = None,  # [M, D]
     ref_labels: Tensor | None = None,  # [M]
     ref_modality: Tensor | None = None,  # [M]
     exclude: Tensor | None = None,  # [B]
     check: Callable[[], None] | None = None,
+    name: str = "embeddings",
 ) -> Ranks:
     """Check the own batch, tell all ranks, and learn what they have; B may be 0 on some ranks.
 
-    ``check`` raises where the loss by itself has something against the batch.
+    ``check`` raises where the loss by itself has something against the batch; ``name`` is what the loss calls its rows.
 
     Every rank has to call it, with the same loss. On CUDA with NCCL alone it waits for the device; a process group made for both,
     ``init_process_group("cpu:gloo,cuda:nccl")``, spares that.
@@ -91,7 +92,7 @@ def agree(
     """
     cause, header, text = None, dict.fromkeys(FIELDS, 0), repr(loss)
     try:
-        _check_batch(embeddings, labels, modality, ref_emb, ref_labels, ref_modality, exclude)
+        _check_batch(name, embeddings, labels, modality, ref_emb, ref_labels, ref_modality, exclude)
         if check is not None:
             check()
         header |= _describe(embeddings, modality, ref_emb)
@@ -100,10 +101,10 @@ def agree(
         header["failed"] = 1
     everyone, texts = _exchange(header, text, cause)
     _compare("the loss and its settings", texts)
-    for name, words in SAME.items():
-        _compare(words, [_say(name, other[name]) for other in everyone])
+    for key, words in SAME.items():
+        _compare(words.replace("embeddings", name), [_say(key, other[key]) for other in everyone])
     if not any(other["rows"] for other in everyone):
-        raise InputError("gather: embeddings must have at least one row on some rank, the batch is empty")
+        raise InputError(f"gather: {name} must have at least one row on some rank, the batch is empty")
     return Ranks(dist.get_rank(), [other["rows"] for other in everyone], [other["refs"] for other in everyone])
 
 
@@ -213,24 +214,26 @@ def _message_device() -> torch.device:
 
 
 def _check_batch(
+    name: str,
     embeddings: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     modality: Tensor | None,
     ref_emb: Tensor | None,
     ref_labels: Tensor | None,
     ref_modality: Tensor | None,
     exclude: Tensor | None,
 ) -> None:
-    _check.embeddings(embeddings, "embeddings")
-    _check.ids(labels, "labels", embeddings)
+    _check.embeddings(embeddings, name)
+    if labels is not None:
+        _check.ids(labels, "labels", embeddings)
     if modality is not None:
         _check.ids(modality, "modality", embeddings)
-    _check.references(embeddings, modality, ref_emb, ref_labels, ref_modality, exclude, names=("embeddings", "ref_emb"))
+    _check.references(embeddings, modality, ref_emb, ref_labels, ref_modality, exclude, names=(name, "ref_emb"))
     kind, backends = embeddings.device.type, dist.get_backend_config()
     gloo_on_gpu = kind != "cpu" and f"{kind}:gloo" in backends  # it has no all-to-all there
     if gloo_on_gpu or f"{kind}:" not in backends:
         raise InputError(
-            f"embeddings are on {kind}, where the process group ({backends}) cannot gather: the CPU takes gloo and GPUs nccl, "
+            f"{name} are on {kind}, where the process group ({backends}) cannot gather: the CPU takes gloo and GPUs nccl, "
             'init_process_group("cpu:gloo,cuda:nccl") serves both'
         )
 
