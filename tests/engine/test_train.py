@@ -66,7 +66,7 @@ def test_training_learns_the_seen_classes(tiny_folder, tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_weights_are_those_of_a_loop_written_by_hand(tiny_folder, tmp_path, accumulate):
     config = tiny_config(tiny_folder, tmp_path, system="baseline", epochs=1, accumulate=accumulate, margin=0.3, beta=0.0,
-                         weighting="mean", triplet_weight=0.7)  # fmt: skip
+                         triplet_weight=0.7)  # fmt: skip
     trained = weights(run(config))
 
     batches, order, classes = training_batches(config, CPU)
