@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from zsml.commands._common import Json
-from zsml.engine.config import flag
+from zsml.engine.config import TrainConfig, flag
 from zsml.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,15 +17,27 @@ if TYPE_CHECKING:
 
     from zsml.engine.embed import Run
 
+OVERRIDES = ("data", "root", "lists", "unseen", "image_size")  # settings of the run that flags may replace
+
 
 @dataclass
 class Inference:
     """What the commands that use a trained model have in common."""
 
     folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder that `zsml train --out` wrote, or one of its checkpoints."""
+    """Folder that `zsml train --out` wrote, one of its checkpoints, or a model that `zsml import` wrote."""
+    weights: Literal["auto", "best", "last"] = "auto"
+    """Which model of a run: the one its --selection chose, or the last; auto: the chosen one if there is any."""
+    data: str | None = None
+    """Data set, if not that of the training."""
     root: Path | None = None
     """Folder of the images, if not where it was in training."""
+    lists: Path | None = None
+    """Folder of the published list files, if not where it was in training."""
+    unseen: tuple[str, ...] = ()
+    """Classes to test on, if not those kept out of training (folder, synthetic)."""
+    image_size: int | None = None
+    """Side of the square images in pixels, if not that of the training."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute: auto takes a GPU if there is one."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "off"
@@ -49,9 +61,32 @@ class Inference:
                 raise InputError(f"{flag(name)} must be {least} or more, got {value}")
         device = resolve_device(self.device)
         resolve_amp(self.amp, device)
-        opened = open_run(self.folder, device)
         changes = {"amp": self.amp, "workers": self.workers, "strict_images": self.strict_images}
-        if self.root is not None:
-            changes["root"] = self.root
+        changes |= {name: value for name in OVERRIDES if (value := getattr(self, name)) not in (None, ())}
+        if (self.folder / "model.safetensors").is_file() and not (self.folder / "state.json").is_file():
+            return self._open_imported(changes, device), device
+        opened = open_run(self.folder, device, self.weights)
+        other = self.data is not None and self.data != opened.config.data
+        if other:  # what chose the training's split has no meaning for another data set
+            changes = {"unseen": (), "lists": None, "samples_per_class": None, **changes}
         opened.config = replace(opened.config, **changes)
+        if other:
+            opened.config.validate()
         return opened, device
+
+    def _open_imported(self, changes: dict[str, Any], device: torch.device) -> Run:
+        """A model without a run is used as the system it is of says, on the data set named by the flags."""
+        from zsml.engine.embed import open_model
+        from zsml.models.io import read_card
+        from zsml.systems import find_system
+
+        card = read_card(self.folder)
+        if self.data is None:
+            raise InputError("--data is missing: a model without a run knows no data set; name one, and its --root")
+        name = "mathm" if card is None else card["system"]
+        settings = find_system(name).settings_for(self.data)
+        config = replace(TrainConfig(), **{**settings, "system": name, "pretrained": "no", **changes})
+        opened = open_model(self.folder, config, device)
+        opened.config = replace(config, arch=opened.model.arch, embedding_dim=opened.model.embedding_dim)
+        opened.config.validate()
+        return opened

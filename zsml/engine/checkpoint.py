@@ -34,6 +34,7 @@ from zsml.errors import InputError
 from zsml.models import load_model, save_model
 
 KIND = "zsml training checkpoint"
+BEST = "best"  # folder of the model that --selection chose, beside the checkpoints
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

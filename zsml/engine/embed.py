@@ -6,7 +6,7 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -15,22 +15,27 @@ from torch.nn import functional as F
 
 from zsml.data import load_dataset
 from zsml.data.dataset import MODALITIES
-from zsml.engine.checkpoint import find_checkpoint, read_state
+from zsml.engine.checkpoint import BEST, find_checkpoint, read_state
 from zsml.engine.config import TrainConfig
 from zsml.engine.loader import Batches, check_labels
 from zsml.engine.log import progress, say
 from zsml.errors import InputError
 from zsml.models import load_model
+from zsml.models.io import WEIGHTS
 
 
 @dataclass
 class Run:
-    """A finished or unfinished training, opened to be used."""
+    """A finished or unfinished training, or a model by itself, opened to be used.
+
+    what: which of its models this is, in words for people.
+    """
 
     folder: Path
     config: TrainConfig
     model: nn.Module
     step: int
+    what: str
 
 
 @dataclass
@@ -47,16 +52,38 @@ class Embeddings:
     skipped: list[str]
 
 
-def open_run(run: Path | str, device: torch.device) -> Run:
-    """Load the newest model of a run's folder, in eval mode.
+def open_run(run: Path | str, device: torch.device, weights: Literal["auto", "best", "last"] = "auto") -> Run:
+    """Load a model of a run's folder, in eval mode: the one --selection chose, if it chose any, or the newest.
 
     Raises:
-        InputError: there is no run in the folder, or it is damaged.
+        InputError: there is no run in the folder, it is damaged, or it has no chosen model and weights="best".
     """
     checkpoint = find_checkpoint(run)
     place, config, _, _ = read_state(checkpoint)
-    model = load_model(checkpoint).to(device, memory_format=torch.channels_last).eval()
-    return Run(Path(run), config, model, place.step)
+    chosen = Path(run) / BEST
+    if weights == "best" or (weights == "auto" and config.selection != "last" and (chosen / WEIGHTS).is_file()):
+        if not (chosen / WEIGHTS).is_file():
+            raise InputError(f"--weights best: {str(run)!r} has none; a run keeps its best model with --selection")
+        try:
+            note = json.loads((chosen / "selection.json").read_text(encoding="utf-8"))
+            step, what = note["step"], f"epoch {note['epoch']}, best by {note['selection']} ({note['value']:.4f})"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{str(chosen)!r} is damaged: selection.json cannot be read ({error})") from error
+        return Run(Path(run), config, _ready(chosen, device), step, what)
+    return Run(Path(run), config, _ready(checkpoint, device), place.step, f"step {place.step}, the last")
+
+
+def open_model(folder: Path | str, config: TrainConfig, device: torch.device) -> Run:
+    """Load a model that `save_model` or `zsml import` wrote, to be used as `config` says.
+
+    Raises:
+        InputError: there is no model in the folder, or it is damaged.
+    """
+    return Run(Path(folder), config, _ready(Path(folder), device), 0, "imported")
+
+
+def _ready(folder: Path, device: torch.device) -> nn.Module:
+    return load_model(folder).to(device, memory_format=torch.channels_last).eval()
 
 
 @torch.no_grad()

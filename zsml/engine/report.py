@@ -26,7 +26,7 @@ def write_run_report(
     config = run.config
     protocol = {
         "system": config.system,
-        "model": f"{config.arch}, {config.embedding_dim}-d embedding, {config.image_size} px, step {run.step}",
+        "model": f"{config.arch}, {config.embedding_dim}-d embedding, {config.image_size} px, {run.what}",
         "data": f"{config.data}, {len(direction.gallery.dataset.classes)} classes not trained on",
         "sketch->photo": "every sketch against every photo of the unseen classes",
         "photo->photo, sketch->sketch": "the first 10 images of each unseen class against the rest",

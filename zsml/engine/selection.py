@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from zsml.data.keys import torch_stream
-from zsml.engine.checkpoint import Place
+from zsml.engine.checkpoint import BEST, Place
 from zsml.engine.config import TrainConfig
 from zsml.engine.device import resolve_amp
 from zsml.engine.embed import embed, load_part
@@ -25,7 +25,6 @@ from zsml.quantize import ITQ
 if TYPE_CHECKING:
     from zsml.systems import System
 
-BEST = "best"  # folder of the chosen model in that of the run
 PAIRS = 14_400  # most photos of the seen classes that --selection val_map searches, as many as DSN's code draws
 
 

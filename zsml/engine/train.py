@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zsml.engine.checkpoint import (
+    BEST,
     Place,
     Trainee,
     find_checkpoint,
@@ -28,7 +29,7 @@ from zsml.engine.distributed import Team, join
 from zsml.engine.evaluate import unseen_map
 from zsml.engine.loader import on_device, training_batches
 from zsml.engine.log import NoLog, RunLog, progress, say
-from zsml.engine.selection import BEST, keep_if_best
+from zsml.engine.selection import keep_if_best
 from zsml.engine.stopping import Interrupted, TrainingFailed, stop_on_signal
 from zsml.errors import InputError
 
