@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from tiny_data import tiny_flags, write_tiny_folder
 
 from zsml.cli import _parse, main
+from zsml.models import create_model, save_model
 from zsml.systems import SYSTEMS
+
+
+@pytest.fixture(scope="module")
+def tiny_root(tmp_path_factory):
+    return write_tiny_folder(tmp_path_factory.mktemp("images"))
 
 
 def test_every_system_is_listed_with_its_source(capsys):
@@ -39,7 +47,7 @@ def test_one_system_shows_what_it_reads_and_sets(name, capsys):
         (["train", "mathm", "--data", "tuberln"], "(did you mean 'tuberlin'?)"),
         (
             ["train", "baseline", "--data", "synthetic", "--weighting", "mean"],
-            "--weighting has no meaning for baseline; leave it",
+            "--weighting has no meaning for baseline",
         ),
     ],
 )
@@ -53,3 +61,31 @@ def test_flags_win_over_the_variant_and_the_variant_over_the_system():
     assert (released.variant, released.weighting) == ("released", "released")
     kept = _parse(["train", "mathm", "--data", "synthetic", "--variant", "released", "--weighting", "mean"]).settings
     assert (kept.variant, kept.weighting) == ("released", "mean")
+
+
+def test_a_model_without_a_run_is_evaluated_as_its_system_says(tmp_path, tiny_root, capsys):
+    torch.manual_seed(0)
+    model = create_model("test_resnet", num_classes=4, embedding_dim=8)
+    model.card = {"system": "mathm", "protocol": "mathm"}
+    save_model(model, tmp_path / "model")
+    flags = ["--data", "folder", "--root", str(tiny_root), "--unseen", "elk", "fox", "--image-size", "32", "--workers", "0"]
+    assert main(["evaluate", str(tmp_path / "model"), *flags, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["results"]["sketch->photo"]
+    assert result["num_queries"] == 28 and result["protocol"]["name"] == "mathm" and 0 < result["map"] <= 1
+    assert main(["embed", str(tmp_path / "model"), *flags]) == 0
+    assert "embeddings of width 8" in capsys.readouterr().out
+    for missing, said in (([], "--data is missing"), (["--data", "folder"], "--root is missing")):
+        assert main(["evaluate", str(tmp_path / "model"), *missing]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_run_is_evaluated_on_another_data_set(tmp_path, tiny_root, capsys):
+    assert main(["train", *tiny_flags(tiny_root, tmp_path / "run"), "--epochs", "1", "--batches-per-epoch", "1"]) == 0
+    other = write_tiny_folder(tmp_path / "other", ("gnu", "hen", "owl"), 4)
+    flags = ["--root", str(other), "--unseen", "gnu", "hen", "--workers", "0", "--json"]
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), *flags]) == 0
+    result = json.loads(capsys.readouterr().out)["results"]["sketch->photo"]
+    assert (result["num_queries"], result["gallery_size"]) == (8, 8)
+    assert main(["evaluate", str(tmp_path / "run"), "--data", "sketchy", "--workers", "0"]) == 2
+    assert "no folder" in capsys.readouterr().err

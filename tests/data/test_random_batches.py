@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -32,7 +34,7 @@ def test_a_pass_takes_each_image_once_until_one_modality_is_used_up(there, photo
     batches = list(sampler)
     expected = full if drop_last else min(-(-there // sketches), -(-photos_there // photos))
     assert len(batches) == len(sampler) == expected
-    drawn = torch.tensor(sum(batches, []))
+    drawn = torch.tensor(list(chain.from_iterable(batches)))
     assert len(drawn.unique()) == len(drawn)
     counts = [[int((modality[batch] == kind).sum()) for kind in (0, 1)] for batch in batches]
     for number, (s, p) in enumerate(counts):
@@ -57,8 +59,8 @@ def test_modalities_are_drawn_independently_and_epochs_differ():
     assert list(sampler) == first  # a function of the epoch
     sampler.set_epoch(1)
     assert list(sampler) != first
-    sketches = [sum((batch[:4] for batch in first), []), sum((batch[4:] for batch in first), [])]
-    order = [torch.tensor(part).argsort().tolist() for part in sketches]
+    parts = [chain.from_iterable(batch[:4] for batch in first), chain.from_iterable(batch[4:] for batch in first)]
+    order = [torch.tensor(list(part)).argsort().tolist() for part in parts]
     assert order[0] != order[1]
 
 

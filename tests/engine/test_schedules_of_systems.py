@@ -31,5 +31,5 @@ def test_an_epoch_outside_the_training_is_refused(factor, epoch):
 
 
 def test_a_part_outside_the_epoch_is_refused():
-    with pytest.raises(InputError, match="part must be from 0 to 1, got 1.5"):
+    with pytest.raises(InputError, match=r"part must be from 0 to 1, got 1\.5"):
         linear_half_factor(0, 4, 1.5)

@@ -103,7 +103,7 @@ def test_val_map_is_the_map_of_binary_codes_of_drawn_pairs(tiny_folder, tmp_path
 
 def test_no_held_out_sketches_and_no_best_model_are_explained(tiny_folder, tmp_path):
     train(setting(tiny_folder, tmp_path, selection="last", epochs=1), SYSTEMS["mathm"])
-    with pytest.raises(InputError, match="--weights best: .* has none; a run keeps its best model with --selection"):
+    with pytest.raises(InputError, match=r"--weights best: .* has none; a run keeps its best model with --selection"):
         open_run(tmp_path, CPU, weights="best")
     with pytest.raises(InputError, match="--selection 'best' is not known; choose from last, val_accuracy, val_map"):
         setting(tiny_folder, tmp_path, selection="best").validate()
@@ -112,7 +112,7 @@ def test_no_held_out_sketches_and_no_best_model_are_explained(tiny_folder, tmp_p
 def test_a_damaged_note_of_the_choice_is_named(tiny_folder, tmp_path):
     train(setting(tiny_folder, tmp_path, epochs=1), SYSTEMS["mathm"])
     (tmp_path / "best" / "selection.json").write_text("{")
-    with pytest.raises(InputError, match="best' is damaged: selection.json cannot be read"):
+    with pytest.raises(InputError, match=r"best' is damaged: selection\.json cannot be read"):
         open_run(tmp_path, CPU)
 
 

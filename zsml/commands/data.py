@@ -18,6 +18,7 @@ class Data:
     """Show classes, counts and split of a data set.
 
     Example: zsml data folder --root PATH --unseen 2 --sheet sheet.png
+
     """
 
     data: Positional[str]
