@@ -51,6 +51,8 @@ def test_nothing_moves_a_teacher():
         (3, "random", TypeError, "arch must be a str, got int"),
         ("test_resnet", None, TypeError, "source must be 'imagenet', 'random' or the path"),
         ("no_such_net", "random", InputError, "arch 'no_such_net' has no teacher"),
+        ("dase_alexnet", "random", InputError, "arch .dase_alexnet. has no teacher: there are no ImageNet weights"),
+        ("test_resnet.no_tag", "random", InputError, "arch .test_resnet.no_tag. has no teacher: Invalid pretrained tag"),
         ("test_resnet", "", InputError, "--teacher is missing: imagenet, the path of a weight file, or random"),
         ("test_resnet", "missing.pth", InputError, r"--teacher: missing\.pth is not there"),
     ],

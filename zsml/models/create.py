@@ -44,6 +44,8 @@ OURS = {
     "dase_resnet18": _conditional("legacy_seresnet18", **DASE),
     "dase_alexnet": OwnTrunk(None, DaseAlexNet, {"published": False, "tag_init": "zero"}),
 }
+# Of these timm would take other weights than the papers started from.
+PUBLISHED_SOURCES = {"convnextv2_tiny": "convnextv2_tiny.fcmae_ft_in1k"}
 # What the model decides itself, or what would load weights past the checks here.
 RESERVED = (
     "in_chans", "features_only", "out_indices", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay",
@@ -59,11 +61,13 @@ def create_model(
     pretrained: bool | str | os.PathLike[str] = False,
     imagenet_head: bool = False,
     classifier_bias: bool = False,
+    bottleneck: bool = True,
+    gate: bool = False,
     **kwargs: Any,
 ) -> EmbeddingModel:
     """Build an embedding network: a trunk, a linear bottleneck and a classifier over the training classes.
 
-        f = trunk(images, modality);  embedding = W f + b;  logits = V embedding
+        f = trunk(images, modality);  embedding = W f + b;  logits = V embedding (+ c)
 
     arch: one of
       - "cse_resnet50": SE-ResNet50 whose gates see the modality; options `cse_end` 0..4: how many of its stages, from the
@@ -77,14 +81,16 @@ def create_model(
       - "resnet50" or any other timm model name, whose timm options (`drop_path_rate`, `img_size`, ...) are accepted too.
     num_classes: C; 0 builds no classifier and gives `logits=None`. embedding_dim: D.
     imagenet_head adds a 1000-way classifier on the embedding (`imagenet_logits`), for distillation; classifier_bias
-    gives the classifier a bias (SAKE and DSN: yes, MATHM: no).
+    gives the classifier a bias (SAKE, DSN and SBKA: yes, MATHM: no).
+    bottleneck=False: the embedding is f itself, and embedding_dim must be its width (SBKA). gate=True: f goes through a
+    `FeatureGate`, which tells the modality to a trunk that does not see it.
 
     pretrained: True lets timm fetch its ImageNet weights (over the network unless they are in its cache); a path loads
     the same file (.pth or .safetensors) from disk. The bottleneck then starts from the singular value decomposition of
-    the ImageNet classifier (`svd_bottleneck`) and the tag weights start at zero, so that at the start both modalities
-    see the plain ImageNet network. `tag_init="random"`, the published start of DASE: the second layer of the gates that
-    see the modality, their tag weights and the bottleneck (with an ImageNet head on it) start random, whatever the file
-    holds. False: random weights.
+    the ImageNet classifier (`svd_bottleneck`; without a bottleneck the ImageNet head is that classifier, bias included)
+    and the tag weights start at zero, so that at the start both modalities see the plain ImageNet network.
+    `tag_init="random"`, the published start of DASE: the second layer of the gates that see the modality, their tag
+    weights and the bottleneck (with an ImageNet head on it) start random, whatever the file holds. False: random weights.
 
     Returns an `EmbeddingModel`; `model(images, modality)` gives a `ModelOutput`.
 
@@ -105,7 +111,8 @@ def create_model(
             raise TypeError(f"{name} must be an int, got {type(value).__name__}")
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
-    for name, value in (("imagenet_head", imagenet_head), ("classifier_bias", classifier_bias)):
+    flags = {"imagenet_head": imagenet_head, "classifier_bias": classifier_bias, "bottleneck": bottleneck, "gate": gate}
+    for name, value in flags.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, got {value!r}")
     if not isinstance(pretrained, (bool, str, os.PathLike)):
@@ -114,24 +121,37 @@ def create_model(
         "arch": arch,
         "num_classes": num_classes,
         "embedding_dim": embedding_dim,
-        "imagenet_head": imagenet_head,
-        "classifier_bias": classifier_bias,
+        **flags,
         **_json_able(kwargs),
     }
     trunk = _build_trunk(arch, kwargs)
+    conditional, features = getattr(trunk, "conditional", False), getattr(trunk, "head_hidden_size", None) or trunk.num_features
+    if gate and conditional:
+        raise InputError(f"gate=True is for backbones that do not see the modality; {arch} has gates of its own")
+    if not bottleneck and embedding_dim != features:
+        raise InputError(f"embedding_dim must be {features}, the width of {arch}, with bottleneck=False; got {embedding_dim}")
     model = EmbeddingModel(
         trunk,
         config,
-        conditional=getattr(trunk, "conditional", False),
-        features=getattr(trunk, "head_hidden_size", None) or trunk.num_features,
+        conditional=conditional,
+        features=features,
         fixed_size=None if arch in OURS else _fixed_size(trunk, kwargs),
     )
     if pretrained is not False:
-        source, options = (OURS[arch].source, {}) if arch in OURS else (arch, kwargs)
+        source, options = imagenet_source(arch), {} if arch in OURS else kwargs
         if source is None:
             raise InputError(f"pretrained: there are no ImageNet weights of {arch}; pass pretrained=False for random weights")
         start_from_imagenet(model, source, options, pretrained, split_classifier=kwargs.get("tag_init") != "random")
     return model
+
+
+def imagenet_source(arch: str) -> str | None:
+    """timm's name of the network whose ImageNet weights fit an architecture; None if there are none.
+
+    >>> imagenet_source("cse_resnet50"), imagenet_source("resnet50")
+    ('legacy_seresnet50', 'resnet50')
+    """
+    return OURS[arch].source if arch in OURS else PUBLISHED_SOURCES.get(arch, arch)
 
 
 def _check_arch(arch: str) -> None:

@@ -30,21 +30,29 @@ def start_from_imagenet(
     *,
     split_classifier: bool = True,
 ) -> None:
-    """The trunk gets timm's weights of `source`, (split_classifier) its bottleneck the ImageNet classifier's main directions."""
+    """The trunk gets timm's weights of `source`, (split_classifier) its bottleneck the ImageNet classifier's main directions.
+
+    Without a bottleneck the ImageNet head, if there is one, is the ImageNet classifier.
+    """
     net = load_imagenet(source, options, pretrained)
     weights, own = net.state_dict(), model.trunk.state_dict()
     kept = own_weights(model.trunk)
     model.trunk.load_state_dict({name: own[name] if name in kept else weights[name] for name in own})
-    if not split_classifier:
+    if model.bottleneck is not None and not split_classifier:
         return
-    classifier = getattr(net.get_classifier(), "weight", None)  # [K, F]
-    fits = classifier is not None and classifier.ndim == 2 and classifier.shape[1] == model.bottleneck.in_features
+    classifier = net.get_classifier()
+    weight = getattr(classifier, "weight", None)  # [K, F]
+    fits = weight is not None and weight.ndim == 2 and weight.shape[1] == model.num_features
     head = model.imagenet_classifier
-    if head is not None and not (fits and classifier.shape[0] == IMAGENET_CLASSES):
+    if head is not None and not (fits and weight.shape[0] == IMAGENET_CLASSES):
         raise InputError(f"imagenet_head=True needs weights with a {IMAGENET_CLASSES}-way linear classifier; {source} has none")
-    if fits:
-        with torch.no_grad():
-            bottleneck, from_embedding = svd_bottleneck(classifier, model.embedding_dim, rotate=head is None)
+    with torch.no_grad():
+        if model.bottleneck is None:
+            if head is not None:
+                head.weight.copy_(weight)
+                head.bias.copy_(torch.zeros(()) if classifier.bias is None else classifier.bias)
+        elif fits:
+            bottleneck, from_embedding = svd_bottleneck(weight, model.embedding_dim, rotate=head is None)
             model.bottleneck.weight.copy_(bottleneck)
             if head is not None:
                 head.weight.copy_(from_embedding)

@@ -9,13 +9,9 @@ import timm
 from torch import Tensor, nn
 
 from zsml.errors import InputError
-from zsml.models.create import OURS
+from zsml.models.create import imagenet_source
 from zsml.models.model import IMAGENET_CLASSES
 from zsml.models.pretrained import load_imagenet
-
-# A student that sees the modality was itself started from a network that does not.
-PLAIN = {arch: trunk.source for arch, trunk in OURS.items() if trunk.source is not None}
-PLAIN["convnextv2_tiny"] = "convnextv2_tiny.fcmae_ft_in1k"
 
 
 class Teacher(nn.Module):
@@ -43,7 +39,8 @@ def build_teacher(arch: str, source: str | os.PathLike[str], **options: Any) -> 
         z_t = net(images)        images: float [B, 3, H, W], ImageNet-normalised; z_t: float [B, 1000]
 
     arch: as of the student. Of "cse_resnet50" the teacher is plain SE-ResNet50: with its tag weights at zero, as ImageNet
-    leaves them, the tag has no influence. Any timm name with an ImageNet classifier is accepted, with its timm `options`.
+    leaves them, the tag has no influence. Any other arch has timm's network of the same ImageNet weights, if there is one
+    with their classifier, built with its timm `options`.
     source: "imagenet" (timm's weights, fetched when not cached), the path of a weight file (.pth or .safetensors), or
     "random" (torch's global generator), to try the machinery.
 
@@ -61,11 +58,14 @@ def build_teacher(arch: str, source: str | os.PathLike[str], **options: Any) -> 
         raise TypeError(f"arch must be a str, got {type(arch).__name__}")
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"source must be 'imagenet', 'random' or the path of a weight file, got {source!r}")
-    plain = PLAIN.get(arch, arch)
-    if not timm.is_model(plain.split(".")[0]):
-        raise InputError(f"arch {arch!r} has no teacher: it must be one of {', '.join(PLAIN)} or a timm model name")
+    plain = imagenet_source(arch)
+    if plain is None or not timm.is_model(plain.split(".")[0]):
+        raise InputError(f"arch {arch!r} has no teacher: there are no ImageNet weights of it")
     if source == "random":
-        net = timm.create_model(plain, num_classes=IMAGENET_CLASSES, **options)
+        try:
+            net = timm.create_model(plain, num_classes=IMAGENET_CLASSES, **options)
+        except RuntimeError as error:
+            raise InputError(f"arch {arch!r} has no teacher: {error}") from error
     elif source == "":
         raise InputError("--teacher is missing: imagenet, the path of a weight file, or random to try the machinery")
     else:
