@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from zsml.commands.bench import Bench
 from zsml.commands.data import Data
+from zsml.commands.data_affinity import DataAffinity
 from zsml.commands.demo import Demo
 from zsml.commands.embed import Embed
 from zsml.commands.evaluate import Evaluate
@@ -27,4 +28,4 @@ COMMANDS: dict[str, type] = {
 }
 
 # What stands behind `zsml data ACTION NAME`; without an action `zsml data NAME` shows what is there.
-DATA_ACTIONS: dict[str, type] = {}
+DATA_ACTIONS: dict[str, type] = {"affinity": DataAffinity}

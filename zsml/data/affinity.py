@@ -22,6 +22,8 @@ from zsml.files import write_atomic
 IMAGENET_CLASSES = 1000
 LARGEST = 1 << 28  # bytes of a file; the largest published table has 1.8 million
 
+_VALUES = {"1": torch.tensor(1.0), "1/3": torch.tensor(1 / 3), "1/4": torch.tensor(1 / 4)}  # float32, as in a table
+
 # What a pickled dict of arrays names, as NumPy wrote it before version 2 and since.
 _make_array = np.empty(0).__reduce__()[0]
 _NUMPY = {
@@ -73,6 +75,20 @@ class Affinity:
                 f"the table's {len(self.classes)} rows are of other classes"
             )
         return self.table[torch.tensor([number[name] for name in classes], dtype=torch.int64)]
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, as plain values: classes, imagenet_classes (near to any), values (how often which), near_to_none (names).
+
+        >>> Affinity(["pig", "van"], torch.eye(2, 1000)).summary()
+        {'classes': 2, 'imagenet_classes': 2, 'values': {'1': 2, '1/3': 0, '1/4': 0}, 'near_to_none': []}
+        """
+        near = self.table > 0
+        return {
+            "classes": len(self.classes),
+            "imagenet_classes": int(near.any(0).sum()),
+            "values": {name: int((self.table == value).sum()) for name, value in _VALUES.items()},
+            "near_to_none": [name for name, any_near in zip(self.classes, near.any(1).tolist(), strict=True) if not any_near],
+        }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz file with the arrays affinity [C, 1000], classes [C] and provenance (JSON), whole or not at all."""
