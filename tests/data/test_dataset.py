@@ -21,7 +21,7 @@ def synthetic(part="train", modality="photo", **options):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("pascal", None, "train", 0), {}, r"name='pascal' is no data set; choose from synthetic, folder, sketchy"),
+        (("pascal", None, "train", 0), {}, r"name 'pascal' is not known; choose from synthetic, folder, sketchy"),
         (("synthetic", None, "zero", 0), {}, r"part='zero' must be one of 'train', 'val', 'test'"),
         (("synthetic", None, "train", "drawing"), {}, r"modality='drawing' must be 'sketch' or 'photo'"),
         (("synthetic", None, "train", 2), {}, r"modality=2 must be"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,8 +16,8 @@ from zsml.errors import CorruptImage, InputError
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
-def decode(path: str | Path) -> Image.Image:
-    """The image file as 8-bit RGB: upright, grey replicated, transparency on white, 16 bits reduced to 8.
+def decode(path: str | Path | BinaryIO) -> Image.Image:
+    """The image file, by its name or opened, as 8-bit RGB: upright, grey replicated, transparency on white, 16 bits reduced to 8.
 
     Raises:
         CorruptImage: the file cannot be decoded, or not to its end.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from zsml.data.folder import read_folder
 from zsml.data.lists import PublishedSplit, read_lists
 from zsml.data.synthetic import read_synthetic
 from zsml.data.transforms import Normalize, build_transform, check_image_size, modality_number
-from zsml.errors import InputError
+from zsml.errors import InputError, not_known
 
 READERS: dict[str, Callable[..., ImageDataset]] = {
     "synthetic": read_synthetic,
@@ -72,7 +71,7 @@ def load_dataset(
     (torch.Size([3, 64, 64]), 0, 0, 4)
     """
     if name not in READERS:
-        raise InputError(f"name={name!r} {no_data_set(name)}")
+        raise InputError(f"name {not_known(name, READERS)}")
     if part not in PARTS:
         raise InputError(f"part={part!r} must be one of {', '.join(map(repr, PARTS))}")
     number = modality_number(modality)
@@ -103,17 +102,6 @@ def available_parts(name: str, modality: str) -> tuple[str, ...]:
     if name == "annotations":
         return TRAIN_AND_TEST
     return BY_LISTS[name].parts(modality) if name in BY_LISTS else PARTS
-
-
-def no_data_set(name: Any, names: Iterable[str] = tuple(READERS)) -> str:
-    """What to say of a name that is none of the `names` of data sets.
-
-    >>> no_data_set("tu-berlin")
-    "is no data set; did you mean 'tuberlin'? There are synthetic, folder, sketchy, sketchy2, tuberlin, quickdraw, annotations"
-    """
-    close = difflib.get_close_matches(str(name).lower(), names, n=1)
-    hint = f"did you mean {close[0]!r}? There are" if close else "choose from"
-    return f"is no data set; {hint} {', '.join(names)}"
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:
