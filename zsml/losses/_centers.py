@@ -74,7 +74,7 @@ class CentersLoss(nn.Module):
 
     def _annealed(self) -> Tensor | float:
         """The part of the margin that counts now; the first training step has none of it."""
-        part = (self.step.double() / self.annealing_steps).clamp(max=1) if self.annealing_steps else 1.0
+        part = (self.step.double() / self.annealing_steps).clamp(0, 1) if self.annealing_steps else 1.0
         if not self.training or in_inference_mode():
             return part
         if torch.compiler.is_compiling():

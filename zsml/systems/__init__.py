@@ -6,8 +6,9 @@ from zsml.errors import InputError, not_known
 from zsml.systems.base import System
 from zsml.systems.baseline import Baseline
 from zsml.systems.mathm import MATHM
+from zsml.systems.mems import MEMS
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (MATHM(), Baseline())}
+SYSTEMS: dict[str, System] = {system.name: system for system in (MATHM(), Baseline(), MEMS())}
 
 
 def find_system(name: str) -> System:
@@ -24,4 +25,4 @@ def find_system(name: str) -> System:
     return SYSTEMS[name]
 
 
-__all__ = ["MATHM", "SYSTEMS", "Baseline", "System", "find_system"]
+__all__ = ["MATHM", "MEMS", "SYSTEMS", "Baseline", "System", "find_system"]
