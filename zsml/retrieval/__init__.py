@@ -1,1 +1,7 @@
-"""From embeddings to results: distances, exact metrics, binary codes, reports."""
+"""From embeddings to results: distances, exact metrics, binary codes, one-to-many matching, reports."""
+
+from __future__ import annotations
+
+from zsml.retrieval.cluster import ClusterMatcher
+
+__all__ = ["ClusterMatcher"]

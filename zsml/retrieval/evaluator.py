@@ -21,7 +21,7 @@ from zsml.retrieval.protocol import Protocol, make_protocol
 __all__ = ["RetrievalEvaluator"]
 
 
-PROTOCOL_OPTIONS = {field.name for field in fields(Protocol)} - {"name"} | {"preset"}
+PROTOCOL_OPTIONS = {field.name for field in fields(Protocol)} - {"name", "described", "normalize", "mirror"} | {"preset"}
 
 
 class Side(NamedTuple):

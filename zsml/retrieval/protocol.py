@@ -15,6 +15,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "truncated_denominator": ("min_k_r", "hits"),
     "precision_cutoff": ("k", "min_k_r"),
     "average": ("query", "class"),
+    "normalize": (True, False),
+    "mirror": ("none", "min", "mean"),
 }
 
 
@@ -41,6 +43,13 @@ class Protocol:
     precision_cutoff: P@k looks at the first min(k, N) items ("k") or at the first min(k, R) ("min_k_r").
     average: which mean is the headline: over "query" (micro) or over "class" of class means (macro).
     name: the preset, if any.
+    described: the distance in words where the caller computed it; then distance is "given".
+
+    Two more say which embeddings it is published for; whoever makes the embeddings reads them, the metrics take what comes:
+
+    normalize: L2-normalised.
+    mirror: "none" one embedding per image; "min" that of the image and that of its mirror image, two images being as far apart
+        as the nearest of the four combinations; "mean" the mean of the two.
 
     >>> Protocol(map_at=()).sentence()
     'Euclidean distance, equal distances in gallery order; AP interpolated (VOC), mean over queries; P@100 over 100 items.'
@@ -55,11 +64,14 @@ class Protocol:
     precision_cutoff: str = "k"
     average: str = "query"
     name: str | None = None
+    normalize: bool = True
+    mirror: str = "none"
+    described: str | None = None
 
     def __post_init__(self) -> None:
         for field, accepted in CHOICES.items():
             value = getattr(self, field)
-            if value not in accepted:
+            if value not in accepted and not (field == "distance" and value == "given" and self.described):
                 raise InputError(f"{field} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
         for field in ("precision_at", "map_at"):
             object.__setattr__(self, field, _cutoffs(field, getattr(self, field)))
@@ -74,7 +86,8 @@ class Protocol:
         ties = "in gallery order" if self.ties == "index" else "averaged over all orders"
         kind = "AP interpolated (VOC)" if self.interpolation == "voc" else "AP not interpolated"
         mean = "mean over queries" if self.average == "query" else "mean over queries of a class, then over classes"
-        parts = [f"{self.distance.capitalize()} distance, equal distances {ties}", f"{kind}, {mean}"]
+        distance = self.described or f"{self.distance} distance"
+        parts = [f"{distance[0].upper()}{distance[1:]}, equal distances {ties}", f"{kind}, {mean}"]
         over = "min({k}, R)" if self.truncated_denominator == "min_k_r" else "the hits in the first {k}"
         parts += [f"AP@{k} divided by {over.format(k=k)}" for k in self.map_at]
         items = "{k}" if self.precision_cutoff == "k" else "min({k}, R)"
@@ -84,15 +97,15 @@ class Protocol:
 
 
 # The published evaluation scripts. All of them L2-normalise the embeddings first except MEMS, whose released
-# script takes the smallest squared distance over an image and its mirror image; here the embeddings are
-# compared as they are given. None defines an order of equal distances (they sort unstably): gallery order
-# stands in for it. AP@200 of SAKE, DSN and MATHM is what their common helper gives, though none of the three
-# scripts asks for it. ZSE cuts P@k at min(k, R) items.
+# script takes the smallest squared distance over an image and its mirror image (zsml.retrieval.mirror). None
+# defines an order of equal distances (they sort unstably): gallery order stands in for it. AP@200 of SAKE, DSN
+# and MATHM is what their common helper gives, though none of the three scripts asks for it. ZSE cuts P@k at
+# min(k, R) items.
 PRESETS: dict[str, Protocol] = {
     "mathm": Protocol(name="mathm"),
     "sake": Protocol(name="sake", average="class"),
     "dsn": Protocol(name="dsn", average="class"),
-    "mems": Protocol(name="mems", interpolation=None, precision_at=(), map_at=()),
+    "mems": Protocol(name="mems", interpolation=None, precision_at=(), map_at=(), normalize=False, mirror="min"),
     "sbka": Protocol(name="sbka", average="class", precision_at=(100, 200)),
     "zse": Protocol(name="zse", precision_cutoff="min_k_r", precision_at=(100, 200)),
 }
