@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_data import tiny_config, tiny_flags
-from training_on_ranks import SHARED
+from training_on_ranks import CENTRES, SHARED
 
 from zsml.engine.checkpoint import find_checkpoint, read_state
 from zsml.engine.embed import open_run
@@ -91,6 +92,16 @@ def test_parts_of_unequal_size_weigh_as_in_one_batch(trainings, tmp_path):
     assert all(end["uneven"] == "done" for end in ends)
     assert rows(out / "uneven", "epoch")[-1]["skipped_images"] > 0
     assert_same_run(out / "uneven", alone(out / "damaged", tmp_path, epochs=1))
+
+
+def test_class_centres_and_the_step_of_their_margin_are_those_of_one(trainings, tiny_folder, tmp_path):
+    out, ends, _ = trainings
+    assert all(end["centres"] == "done" for end in ends)
+    train(tiny_config(tiny_folder, tmp_path, **CENTRES), SYSTEMS["mems"])
+    assert_same_run(out / "centres", tmp_path)
+    ours, theirs = (load_file(find_checkpoint(run) / "training.safetensors") for run in (out / "centres", tmp_path))
+    assert ours["objective.loss.step"].item() == theirs["objective.loss.step"].item() == 8
+    torch.testing.assert_close(ours["objective.loss.centers"], theirs["objective.loss.centers"], rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(

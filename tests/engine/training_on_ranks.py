@@ -19,10 +19,15 @@ from torch import nn
 
 from zsml.engine.config import TrainConfig
 from zsml.engine.train import train
+from zsml.systems import System
 from zsml.systems.mathm import MATHM
+from zsml.systems.mems import MEMS
 
 RANK = int(os.environ.get("RANK", 0))
 SHARED = {"arch": "test_convnext", "classes_per_batch": 4}  # has no BatchNorm: the same on one process
+# Its loss has parameters and a count of steps.
+CENTRES = {"system": "mems", "arch": "test_convnext", "batch": "random", "sketches_per_batch": 6, "photos_per_batch": 6,
+           "margin": 2.0, "annealing_steps": 5}  # fmt: skip
 
 
 class OnRankOne(MATHM):
@@ -51,7 +56,7 @@ def fail() -> None:
     raise RuntimeError("out of luck")
 
 
-def ended(config: TrainConfig, system: MATHM | None = None, **options: bool) -> str:
+def ended(config: TrainConfig, system: System | None = None, **options: bool) -> str:
     """How a training ended on this rank."""
     try:
         train(config, system or MATHM(), **options)
@@ -68,6 +73,7 @@ def main(images: Path, out: Path) -> None:
     found["stopped"] = ended(stopped, OnRankOne(3, terminate))
     found["resumed"] = ended(stopped, resume=True)
     found["uneven"] = ended(tiny_config(out / "damaged", out / "uneven", epochs=1, **SHARED))
+    found["centres"] = ended(tiny_config(images, out / "centres", **CENTRES), MEMS())
     found["strict"] = ended(tiny_config(out / "damaged", out / "strict", epochs=1, strict_images=True, **SHARED))
     found["odd"] = ended(tiny_config(images, out / "odd", classes_per_batch=3))
     found["batchnorm"] = ended(tiny_config(images, out / "odd", classes_per_batch=4, sync_batchnorm=True))
