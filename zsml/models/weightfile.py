@@ -48,7 +48,7 @@ def read_torch_file(path: Path) -> Any:
         called = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if called:
             raise InputError(
-                f"{path} was not read: loading it would run {called[1]}, and only tensors and plain values are taken "
+                f"{path} was not read: loading it would run {printable(called[1])}, and only tensors and plain values are taken "
                 "from files of others; ask for a file that holds the state_dict alone"
             ) from None  # torch's own message would advise to load it all the same
         raise InputError(f"{path} is damaged or not a checkpoint written by torch.save") from error
@@ -70,10 +70,16 @@ def tensors_by_name(content: Any, path: Path) -> dict[str, Tensor]:
     odd = [key for key, value in content.items() if not _is_dense(value)]
     if odd:
         raise InputError(
-            f"{path} holds tensors without a number per element (sparse, quantised, nested or meta): {', '.join(odd)}"
+            f"{path} holds tensors without a number per element (sparse, quantised, nested or meta): "
+            f"{', '.join(printable(key) for key in odd)}"
         )
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key[len(prefix) :]: value for key, value in content.items()}
+
+
+def printable(name: str) -> str:
+    """A name out of a file of others as a message may show it, without control characters that a terminal would obey."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _is_dense(value: Tensor) -> bool:
