@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zsml.errors import InputError
+from zsml.errors import InputError, not_known
 from zsml.models.create import create_model
 from zsml.models.model import EmbeddingModel
 from zsml.models.released.kind import kind_of
@@ -73,9 +72,7 @@ def _find(system: str) -> Layout:
     if not isinstance(system, str):
         raise TypeError(f"system must be a str, got {type(system).__name__}")
     if system not in LAYOUTS:
-        near = difflib.get_close_matches(system.lower(), LAYOUTS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"system {system!r} is not known; accepted are {', '.join(LAYOUTS)}{hint}")
+        raise InputError(f"system {not_known(system, LAYOUTS)}")
     return LAYOUTS[system]
 
 
