@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import published_convnextv2
+import published_dase_resnext101
 import pytest
 import torch
 from published_cse_resnet50 import random_checkpoint
+from published_layers import flat
 from torch import Tensor
 
 
@@ -26,10 +29,19 @@ def mathm_state() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="session")
 def tiny_state(mathm_state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same names and shapes, one number each: torch.save writes a broadcast tensor as that number alone."""
-    numbers = {name: torch.tensor((i + 1) / 16) for i, name in enumerate(mathm_state)}
+    return flat(mathm_state)
+
+
+@pytest.fixture(scope="session")
+def tiny_states(tiny_state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """A small file's worth of tensors in the layout of every system."""
+    sake = flat(random_checkpoint("sake"))
     return {
-        name: numbers[name].expand(value.shape) if value.is_floating_point() else value for name, value in mathm_state.items()
+        "mathm": tiny_state,
+        "sake": sake,
+        "dsn": sake,
+        "mems": flat(published_dase_resnext101.random_checkpoint()),
+        "sbka": flat(published_convnextv2.random_checkpoint()),
     }
 
 

@@ -63,8 +63,8 @@ class Weights:
         return self.state[name].double()
 
     def conv(self, x: Tensor, name: str, **options: int) -> Tensor:
-        bias = self[f"{name}.bias"] if f"{name}.bias" in self else None
-        return F.conv2d(x, self[f"{name}.weight"], bias, **options)
+        out = F.conv2d(x, self[f"{name}.weight"], **options)
+        return out + self[f"{name}.bias"][:, None, None] if f"{name}.bias" in self else out
 
     def linear(self, x: Tensor, name: str) -> Tensor | None:
         """x W^T + b; without b where there is none, None where there is no such layer. W may have axes of one image point."""
@@ -88,3 +88,9 @@ class Weights:
 
 def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
+
+
+def flat(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same names and shapes, one number each: torch.save writes a broadcast tensor as that number alone."""
+    numbers = {name: torch.tensor((i + 1) / 16) for i, name in enumerate(state)}
+    return {name: numbers[name].expand(value.shape) if value.is_floating_point() else value for name, value in state.items()}

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def read_torch_file(path: Path) -> Any:
             f"{path} is a safetensors file, not a checkpoint written by torch.save; what zsml itself saved is read by "
             "zsml.models.load_model(folder)"
         )
+    _check_archive(path)
     try:
         with _allowing, torch.serialization.safe_globals(_NUMPY_SCALARS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -52,6 +54,25 @@ def read_torch_file(path: Path) -> Any:
                 "from files of others; ask for a file that holds the state_dict alone"
             ) from None  # torch's own message would advise to load it all the same
         raise InputError(f"{path} is damaged or not a checkpoint written by torch.save") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to more than its own size: torch.save does not compress, and memory is finite."""
+    if not zipfile.is_zipfile(path):
+        return  # of the form before torch 1.6, or damaged
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # torch looks there
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        raise InputError(f"{path} is damaged or not a checkpoint written by torch.save ({error})") from error
+    if unpacked > path.stat().st_size:
+        raise InputError(
+            f"{path} was not read: it would unpack from {path.stat().st_size:,} to {unpacked:,} bytes, and torch.save writes "
+            "nothing compressed"
+        )
 
 
 def tensors_by_name(content: Any, path: Path) -> dict[str, Tensor]:

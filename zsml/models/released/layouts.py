@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from zsml.errors import InputError
@@ -66,9 +67,10 @@ class Place(NamedTuple):
     columns: slice | None = None
 
     def take(self, weights: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """Our tensor, cut out of the published one and in the shape of `like`."""
-        value = weights[self.name]
-        return (value if self.columns is None else value[:, self.columns]).reshape(like.shape)
+        """Our tensor, cut out of the published one: of the shape and dtype of `like`, with memory of its own."""
+        value = weights[self.name].detach()
+        part = value if self.columns is None else value[:, self.columns]
+        return part.reshape(like.shape).to(like.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def places(own: Mapping[str, Tensor], layout: Layout) -> dict[str, Place]:

@@ -55,15 +55,14 @@ def load_released(path: str | os.PathLike[str], system: str) -> EmbeddingModel:
         options = layout.options(weights)
     except InputError as error:
         raise InputError(f"{path} does not fit {system}: {error}") from None
-    with torch.random.fork_rng(devices=[]):  # reading a file is no reason to move the caller's random numbers
+    with torch.device("meta"):  # names and shapes, and no numbers: those are all in the file
         model = create_model(layout.arch, **options)
     own = model.state_dict()
-    if not any(name.endswith(COUNTER) for name in weights):
-        own = {name: value for name, value in own.items() if not name.endswith(COUNTER)}
-    found = places(own, layout)
+    counters = {} if any(name.endswith(COUNTER) for name in weights) else {name for name in own if name.endswith(COUNTER)}
+    found = places({name: value for name, value in own.items() if name not in counters}, layout)
     _check_fit(weights, found, system, path)
     taken = {name: place.take(weights, own[name]) for name, place in found.items()}
-    model.load_state_dict({**model.state_dict(), **taken})
+    model.load_state_dict({**taken, **{name: torch.tensor(0) for name in counters}}, assign=True)
     model.card = {"system": system, "protocol": system, "source": _source(path)}
     return model.eval()
 
