@@ -49,9 +49,9 @@ def test_equal_to_the_published_network(tmp_path, system):
     assert not model.training
     exact, truth = {}, {}
     with torch.no_grad():
-        rough = model(images(64, 48), TAG)
+        rough = model(images(48, 32), TAG)
         model.double()
-        for size in ((64, 48), (97, 65)):
+        for size in ((48, 32), (65, 33)):
             exact[size] = model(images(*size).double(), TAG)
             truth[size] = NETWORKS[system].forward(state, images(*size), TAG)
     for size, expected in truth.items():
@@ -60,21 +60,8 @@ def test_equal_to_the_published_network(tmp_path, system):
             if value is not None:
                 scale = value.abs().max()
                 assert (getattr(exact[size], name) - value).abs().max() <= 1e-11 * scale, (size, name)
-                if size == (64, 48):
+                if size == (48, 32):
                     assert (getattr(rough, name) - value).abs().max() <= 1e-3 * scale, name
-
-
-def test_the_modality_matters_to_mems_and_not_to_sbka(tmp_path, tiny_states):
-    for system, matters in (("mems", True), ("sbka", False)):
-        state = dict(tiny_states[system])
-        if system == "mems":  # equal numbers everywhere saturate the gates: let one look at the tag alone
-            state = published_dase_resnext101.random_checkpoint()
-        torch.save(state, tmp_path / "model.pth")
-        model = load_released(tmp_path / "model.pth", system)
-        x = images(32, 32)[:1].expand(2, -1, -1, -1)
-        with torch.no_grad():
-            sketch, photo = model(x, torch.tensor([0, 1])).embedding
-        assert torch.equal(sketch, photo) != matters, system
 
 
 def test_sbka_names_are_those_timm_reads(tmp_path):
