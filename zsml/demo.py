@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,19 +54,29 @@ def demo(out: Path | None = None, device: str = "auto") -> dict[str, Any]:
         InputError: `out` holds a run already, or there is no such device.
     """
     config = replace(SETTINGS, out=out or _free_folder(Path("runs") / "demo"), device=device)
-    config.validate()
-    system, where = find_system(config.system), resolve_device(device)
+    return before_and_after(config, resolve_device(device))
 
-    say(f"1/3 the untrained network, on {where.type}")
+
+def before_and_after(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """Evaluate a system's network untrained, train it, evaluate it again; returns what `demo` returns, and training_seconds.
+
+    Raises:
+        InputError: a setting, or the data, is at fault.
+    """
+    config.validate()
+    system = find_system(config.system)
+    say(f"1/3 the untrained network, on {device.type}")
     seen = load_part(config, "train", "photo").classes
     torch.manual_seed(config.seed)  # as training begins
-    untrained = system.build_model(config, len(seen)).to(where, memory_format=torch.channels_last)
-    before = evaluate(untrained, config, device=where, preset=system.protocol).results[DIRECTION]
+    untrained = system.build_model(config, len(seen)).to(device, memory_format=torch.channels_last)
+    before = evaluate(untrained, config, device=device, preset=system.protocol).results[DIRECTION]
     say(f"2/3 training {config.arch} with {system.name} on {len(seen)} classes")
+    started = time.perf_counter()
     trained = train(config, system)
+    training_seconds = time.perf_counter() - started
     say("3/3 the trained network")
-    run = open_run(trained["run"], where)
-    evaluation = evaluate(run.model, run.config, device=where, preset=system.protocol)
+    run = open_run(trained["run"], device)
+    evaluation = evaluate(run.model, run.config, device=device, preset=system.protocol)
     after = evaluation.results[DIRECTION]
     page = write_run_report(Path(trained["run"]) / "report", run, evaluation)
     return {
@@ -77,6 +88,7 @@ def demo(out: Path | None = None, device: str = "auto") -> dict[str, Any]:
         "unseen_classes": len(after.per_class),
         "queries": after.num_queries,
         "gallery": after.gallery_size,
+        "training_seconds": training_seconds,
         "run": trained["run"],
         "report": str(page),
     }

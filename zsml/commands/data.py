@@ -17,12 +17,14 @@ from zsml.engine.tables import split_table
 class Data:
     """Show classes, counts and split of a data set.
 
+    `zsml data affinity|check|prepare NAME` do more with one; each has its own --help.
+
     Example: zsml data folder --root PATH --unseen 2 --sheet sheet.png
 
     """
 
     data: Positional[str]
-    """folder, synthetic, sketchy, sketchy2 or tuberlin."""
+    """Data set: folder, synthetic, sketchy, sketchy2, tuberlin, quickdraw or annotations."""
     root: Path | None = None
     """Folder that holds the images (synthetic needs none)."""
     lists: Path | None = None
