@@ -15,32 +15,35 @@ CLASSES = ["ant", "bee", "cow"]
 CONFIG = TrainConfig(data="synthetic", arch="test_resnet", embedding_dim=8)
 
 
-def batch():
+def batch(views: int | None = None):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(12, 3, 32, 32, generator=generator)
+    images = torch.randn(12, *([views] if views else []), 3, 32, 32, generator=generator)
     labels = torch.arange(3).repeat(4)
     return images, labels, torch.arange(12) // 6  # modality
 
 
 def settings_of(name):
-    settings = {**SYSTEMS[name].settings_for("synthetic"), "arch": CONFIG.arch}  # a tiny one
-    return replace(CONFIG, system=name, **settings)
+    tiny = {"arch": CONFIG.arch, "embedding_dim": CONFIG.embedding_dim}
+    tiny |= {"teacher": "random"} if "teacher" in SYSTEMS[name].settings else {}
+    return replace(CONFIG, system=name, **{**SYSTEMS[name].settings_for("synthetic"), **tiny})
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_builds_and_trains_what_it_says(name):
     system, config = find_system(name), settings_of(name)
     config.validate()
+    system.check(config)
     assert system.protocol in PRESETS and "arXiv" in system.source
     torch.manual_seed(0)
     model, objective = system.build_model(config, 3), system.build_objective(config, CLASSES)
     assert model.num_classes in (0, 3) and model.embedding_dim == 8
-    loss, parts = objective(model, *batch())
+    loss, parts = objective(model, *batch(views=3 if config.transform == "dsn" else None))
     loss.backward()
     assert loss.shape == () and all(part.shape == () for part in parts.values())
     if set(parts) == {"classification", "triplet"}:
         assert loss.item() == pytest.approx(parts["classification"].item() + parts["triplet"].item())
-    assert all(parameter.grad is not None for parameter in [*model.parameters(), *objective.parameters()])
+    trained = [parameter for group in system.parameter_groups(config, model, objective) for parameter in group["params"]]
+    assert len(trained) == len(set(trained)) and all(parameter.grad is not None for parameter in trained)
 
 
 def test_mathm_is_cross_entropy_plus_its_weighted_loss():

@@ -45,7 +45,7 @@ class MemoryLoss(nn.Module):
     first batch. Rows with a NaN or infinite coordinate are not remembered. It works on [B, size + B] cosines and [B, size, D]
     rows: for batches of hundreds. Do not run it under ``torch.utils.checkpoint``, as :class:`CrossBatchMemory`.
 
-    Source: Wang et al., Domain-Smoothing Network (DSN), IJCAI 2021 (arXiv 2106.11841), section 3.3. The published code computes
+    Source: Wang et al., Domain-Smoothing Network (DSN), IJCAI 2021 (arXiv 2106.11841). The published code computes
     the value from detached photos, so that it trains nothing: ``gradient=False``. It also writes the sketch that replaces
     another into a wrong class, which is not reproduced.
 

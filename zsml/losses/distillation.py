@@ -26,7 +26,7 @@ class DistillationLoss(nn.Module):
     logits have no temperature, and there is no factor :math:`T^2`. The teacher's logits receive a gradient where they want one:
     detach them to hold the teacher constant.
 
-    Source: Liu et al., SAKE, ICCV 2019 (arXiv 1904.03208), eq. 5 to 7.
+    Source: Liu et al., SAKE, ICCV 2019 (arXiv 1904.03208).
 
     Args:
         temperature: T, positive.

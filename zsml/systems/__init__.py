@@ -5,10 +5,12 @@ from __future__ import annotations
 from zsml.errors import InputError, not_known
 from zsml.systems.base import System
 from zsml.systems.baseline import Baseline
+from zsml.systems.dsn import DSN
 from zsml.systems.mathm import MATHM
 from zsml.systems.mems import MEMS
+from zsml.systems.sake import SAKE
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (MATHM(), Baseline(), MEMS())}
+SYSTEMS: dict[str, System] = {system.name: system for system in (MATHM(), Baseline(), SAKE(), DSN(), MEMS())}
 
 
 def find_system(name: str) -> System:
@@ -25,4 +27,4 @@ def find_system(name: str) -> System:
     return SYSTEMS[name]
 
 
-__all__ = ["MATHM", "MEMS", "SYSTEMS", "Baseline", "System", "find_system"]
+__all__ = ["DSN", "MATHM", "MEMS", "SAKE", "SYSTEMS", "Baseline", "System", "find_system"]

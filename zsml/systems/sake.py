@@ -1,0 +1,141 @@
+"""SAKE: semantic-aware knowledge preservation for zero-shot sketch-based image retrieval (ICCV 2019, arXiv 1904.03208).
+
+Model      SE-ResNet50 whose excitations also see the modality (cse_resnet50), from ImageNet weights; a linear 512-d embedding
+           h (the published code documents 64 as well: --embedding-dim 64), and on h as it is two linear classifiers: of the
+           seen classes, and of ImageNet's 1,000, which start as the two factors of the ImageNet classifier.
+Teacher    SE-ResNet50 with its ImageNet classifier, frozen, given the same augmented images.
+Objective  cross-entropy of the seen classes, sketches and photos
+           + distillation_weight * cross-entropy of the ImageNet classifier against the teacher's softmax, photos alone; the
+           teacher's logits are raised by affinity_bonus * affinity of the photo's class to each ImageNet class in WordNet.
+Batch      13 sketches + 26 photos at random (TU-Berlin 4 + 36), each modality shuffled by itself; an epoch ends when the
+           sketches or the photos are used up. Random affine moves of both.
+Schedule   Adam, one learning rate, 1e-4 * 0.001^(epoch / 20) in each of 20 epochs, weight decay 5e-4 on everything. The epoch
+           is kept that names the classes of most held-out sketches.
+Protocol   every sketch of the unseen classes against every photo of theirs, by Euclidean distance of L2-normalised h.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from zsml.data.affinity import read_affinity
+from zsml.engine.config import TrainConfig
+from zsml.engine.log import say
+from zsml.engine.schedule import exponential_factor
+from zsml.losses import DistillationLoss
+from zsml.losses.gather import several_ranks
+from zsml.models import ModelOutput, create_model
+from zsml.models.model import IMAGENET_CLASSES
+from zsml.models.teacher import build_teacher
+from zsml.systems.base import System, cross_entropy, model_options
+
+PHOTO = 1
+
+
+class SAKE(System):
+    name = "sake"
+    source = "Semantic-Aware Knowledge Preservation for Zero-Shot Sketch-Based Image Retrieval, ICCV 2019, arXiv 1904.03208"
+    summary = "cross-entropy + distillation of an ImageNet teacher on photos, raised towards classes that WordNet relates"
+    protocol = "sake"
+    settings = ("teacher", "affinity", "affinity_bonus", "distillation_weight", "distillation_temperature")
+    defaults: ClassVar = {
+        "embedding_dim": 512,
+        "transform": "sake",
+        "batch": "random",
+        "batches_per_epoch": 0,
+        "sketches_per_batch": 13,
+        "photos_per_batch": 26,
+        "epochs": 20,
+        "lr": 1e-4,
+        "backbone_lr_factor": 1.0,
+        "weight_decay": 5e-4,
+        "frozen_epochs": 0,
+        "warmup_epochs": 0,
+        "selection": "val_accuracy",
+    }
+    per_dataset: ClassVar = {
+        "tuberlin": {"sketches_per_batch": 4, "photos_per_batch": 36},
+        "quickdraw": {"selection": "last"},  # these two hold nothing out to select by
+        "annotations": {"selection": "last"},
+    }
+
+    def problems(self, config: TrainConfig) -> list[str]:
+        problems = super().problems(config)
+        if not config.teacher_source:
+            problems.append(
+                f"--teacher is missing: {self.name} learns from an ImageNet network; give imagenet, the path of its weights, or "
+                "random to try the machinery (with --pretrained the teacher has the same weights)"
+            )
+        return problems
+
+    def build_model(self, config: TrainConfig, num_classes: int) -> nn.Module:
+        return create_model(
+            config.arch,
+            num_classes=num_classes,
+            embedding_dim=config.embedding_dim,
+            imagenet_head=True,
+            classifier_bias=True,
+            **model_options(config),
+        )
+
+    def build_objective(self, config: TrainConfig, classes: list[str]) -> nn.Module:
+        return KnowledgePreservation(config, classes)
+
+    def lr_factor(self, config: TrainConfig, epoch: int, part: float) -> float:
+        return exponential_factor(epoch, config.epochs)
+
+
+class KnowledgePreservation(nn.Module):
+    """L = CE(logits, label) + distillation_weight * CE(imagenet_logits, softmax(teacher + bonus * affinity)), a scalar."""
+
+    affinity: Tensor | None  # [C, 1000]
+
+    def __init__(self, config: TrainConfig, classes: list[str]):
+        super().__init__()
+        self.teacher = build_teacher(config.arch, config.teacher_source)
+        self.register_buffer("affinity", class_affinity(config, classes))
+        self.distillation = DistillationLoss(
+            temperature=config.distillation_temperature, bonus=config.affinity_bonus, gather=several_ranks()
+        )
+        self.distillation_weight = config.distillation_weight
+
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor, modality: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = self.parts(model(images, modality), images, labels, modality)
+        return parts["classification"] + self.distillation_weight * parts["distillation"], parts
+
+    def parts(self, output: ModelOutput, images: Tensor, labels: Tensor, modality: Tensor) -> dict[str, Tensor]:
+        """Both terms of what the model says of images [B, 3, S, S], without the weight."""
+        photo = modality == PHOTO  # [B]
+        affinity = None if self.affinity is None else self.affinity[labels]  # [B, 1000]
+        told = self.teacher_logits(images, photo)
+        return {
+            "classification": cross_entropy(output.logits, labels),
+            "distillation": self.distillation(output.imagenet_logits, told, affinity, mask=photo),
+        }
+
+    @torch.no_grad()
+    def teacher_logits(self, images: Tensor, photo: Tensor) -> Tensor:
+        """What the teacher says of photos, [B, 1000]; the rows of sketches, which nobody asks for, are 0."""
+        logits = images.new_zeros(len(images), IMAGENET_CLASSES)
+        if photo.any():
+            logits[photo] = self.teacher(images[photo]).to(logits.dtype)
+        return logits
+
+
+def class_affinity(config: TrainConfig, classes: list[str]) -> Tensor | None:
+    """The table --affinity names, [C, 1000], or None where there is none, of which the log is told.
+
+    Raises:
+        InputError: the table cannot be read, or is of other classes; names --affinity.
+    """
+    if config.affinity is not None:
+        return read_affinity(config.affinity, classes)
+    if config.affinity_bonus:
+        say(
+            f"note: no --affinity: the teacher's logits get no bonus for related classes, which is a part of {config.system} as "
+            "published; zsml data affinity makes the table"
+        )
+    return None
