@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from small_copies import CLASSES, write_annotations
 
 from zsml.data import SketchPhotoDataset, load_dataset
 from zsml.data.annotations import PUBLISHED, read_entries, wrong_counts
@@ -16,25 +14,6 @@ from zsml.engine.config import TrainConfig
 from zsml.engine.describe import describe
 from zsml.engine.tables import split_table
 from zsml.errors import InputError
-
-CLASSES = ("beer-mug", "giraffe", "ant")  # not in alphabetical order, as published
-SPELT = {"giraffe": "griaffe"}  # among the photos
-
-
-def write_annotations(root: Path, folder: Path, *, images: bool = True, **changes: object) -> Path:
-    """Two train and one test sketch of each class, three photos that are both; `changes` replace lists."""
-    sketches = {name: [[f"sketches/{c}/{i}.png", k] for k, c in enumerate(CLASSES) for i in numbers]
-                for name, numbers in (("train", (0, 1)), ("test", (2,)))}  # fmt: skip
-    photos = [[f"photos/{SPELT.get(c, c)}/{i}.jpg", k] for k, c in enumerate(CLASSES) for i in range(3)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind, lists in (("sketch", sketches), ("photo", {"train": photos, "test": photos})):
-        changed = {part: changes.get(f"{kind}_{part}", rows) for part, rows in lists.items()}
-        (folder / f"{root.name}_{kind}.json").write_text(json.dumps(changed))
-    for path, label in [*sketches["train"], *sketches["test"], *photos] if images else ():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (80 * label, 0, 0)).save(root / path)
-    root.mkdir(parents=True, exist_ok=True)
-    return root
 
 
 def load(root, part, kind, **options):

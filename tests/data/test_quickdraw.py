@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from PIL import Image
+from small_copies import write_quickdraw
 
 from zsml.data import SketchPhotoDataset, load_dataset
 from zsml.data.quickdraw import ZEROSHOT
 from zsml.data.sketchy import ZEROSHOT1, ZEROSHOT2
 from zsml.errors import InputError
-
-FOLDERS = {"sketch": "sketches", "photo": "images"}
-
-
-def write_quickdraw(root: Path, *, middle: str = "_filelist", seen: int = 3, unseen: int = 2, images: bool = True) -> Path:
-    """Classes c0.. seen and u0.. unseen, class k with k + 1 images of each modality; labels of the lists count them."""
-    (root / "zeroshot").mkdir(parents=True)
-    for suffix, number, prefix in (("train", seen, "c"), ("zero", unseen, "palm tree ")):
-        names = [f"{prefix}{k}" for k in range(number)]
-        text = "".join(f"{name} {k}\n" for k, name in enumerate(names))
-        (root / "zeroshot" / f"cname_cid{'_zero' if suffix == 'zero' else ''}.txt").write_text(text)
-        for modality, stem in ZEROSHOT.stems.items():
-            paths = [(f"{FOLDERS[modality]}/{name}/{i}.png", k) for k, name in enumerate(names) for i in range(k + 1)]
-            (root / "zeroshot" / f"{stem}{middle}_{suffix}.txt").write_text("".join(f"{path} {k}\n" for path, k in paths))
-            for path, _ in paths if images else ():
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (8, 8), "white").save(root / path)
-    return root
 
 
 @pytest.mark.parametrize("middle", ["_filelist", ""])

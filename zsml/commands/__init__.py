@@ -9,6 +9,8 @@ from __future__ import annotations
 from zsml.commands.bench import Bench
 from zsml.commands.data import Data
 from zsml.commands.data_affinity import DataAffinity
+from zsml.commands.data_check import DataCheck
+from zsml.commands.data_prepare import DataPrepare
 from zsml.commands.demo import Demo
 from zsml.commands.embed import Embed
 from zsml.commands.evaluate import Evaluate
@@ -28,4 +30,4 @@ COMMANDS: dict[str, type] = {
 }
 
 # What stands behind `zsml data ACTION NAME`; without an action `zsml data NAME` shows what is there.
-DATA_ACTIONS: dict[str, type] = {"affinity": DataAffinity}
+DATA_ACTIONS: dict[str, type] = {"affinity": DataAffinity, "check": DataCheck, "prepare": DataPrepare}

@@ -34,7 +34,7 @@ def read_folder(
         InputError: a missing folder, a class without images or with one modality only, an impossible split.
     """
     check_fraction(val_fraction)
-    files = _class_files(root)[modality]
+    files = class_files(root)[modality]
     seen_classes, unseen_classes = split_classes(list(files), unseen, seed)
     classes = unseen_classes if part == "test" else seen_classes
     paths: list[str] = []
@@ -52,7 +52,7 @@ def read_folder(
     return FileDataset("folder", part, modality, labels, classes, paths, seed=seed, **common)
 
 
-def _class_files(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def class_files(root: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Class name -> image file names, sorted, of the sketches and of the photos."""
     found: list[dict[str, list[str]]] = []
     for kind in MODALITIES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class PublishedSplit:
     rows: Mapping[tuple[str, str], int | tuple[int, ...]]
     val: bool = True  # there is a list of held-out sketches
     aliases: tuple[str, ...] = ()  # other names under which copies keep the folder of the list files
+    # (modality, part) -> of a published list the first 16 hexadecimal digits of the SHA-256 of the file, and of its sorted paths
+    sha256: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def lengths(self, modality: str, part: str) -> tuple[int, ...]:
         """How many rows that list may have; empty if nobody knows."""
@@ -83,26 +85,56 @@ def read_lists(
         raise InputError(
             f"{split.name} has no part {part!r} of modality {kind!r}: its lists {held_out}; use part 'train' or 'test'"
         )
-    folder = split.lists_folder(root, lists)
-    classes = _read_classes(split.classes_file(folder, part), split)
-    file = split.list_file(folder, kind, part)
-    paths = _read_paths(file, split)
-    labels = _labels(paths, classes, file)
-    if check_counts:
+    found = read_list(split, split.lists_folder(root, lists), part, kind)
+    if check_counts and (problems := wrong_counts(split, found)):
         hint = "compare with the published file, or set check_counts=False if yours is meant to differ"
-        number = split.unseen if part == "test" else split.seen
-        expected = {"classes": (number,), "rows": split.lengths(kind, part) or (len(paths),)}
-        for what, found in (("classes", len(classes)), ("rows", len(paths))):
-            if found not in expected[what]:
-                accepted = " or ".join(f"{number:,}" for number in expected[what])
-                raise InputError(f"{str(file)!r}: expected {accepted} {what}, found {found:,}; {hint}")
-        absent = sorted(set(classes) - {classes[label] for label in labels})
-        if absent:
-            raise InputError(f"{str(file)!r} has no image of {len(absent)} of its classes ({', '.join(absent[:5])}); {hint}")
+        raise InputError(f"{problems[0]}; {hint}")
     if require_images:
-        check_images(root, paths, split.name)
-    full = [f"{root}/{path}" for path in paths]
-    return FileDataset(split.name, part, modality, labels, classes, full, seed=seed, **common)
+        check_images(root, found.paths, split.name)
+    full = [f"{root}/{path}" for path in found.paths]
+    return FileDataset(split.name, part, modality, found.labels, found.classes, full, seed=seed, **common)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """A list as it was read."""
+
+    part: str
+    modality: str
+    file: Path
+    classes: list[str]  # in label order
+    paths: list[str]
+    labels: list[int]  # by the folder of each path
+    written: list[int]  # the label beside each path
+
+
+def read_list(split: PublishedSplit, folder: Path, part: str, modality: str) -> ImageList:
+    """One list file of the folder, with its classes.
+
+    Raises:
+        InputError: a missing or malformed file, an image in a folder that is no class.
+    """
+    classes = _read_classes(split.classes_file(folder, part), split)
+    file = split.list_file(folder, modality, part)
+    rows = _read_lines(file, split)
+    paths = [path for path, _ in rows]
+    return ImageList(part, modality, file, classes, paths, _labels(paths, classes, file), [int(label) for _, label in rows])
+
+
+def wrong_counts(split: PublishedSplit, found: ImageList) -> list[str]:
+    """How a list differs from the published one in its numbers of classes and rows."""
+    number = split.unseen if found.part == "test" else split.seen
+    rows = split.lengths(found.modality, found.part) or (len(found.paths),)
+    problems = [
+        f"{str(found.file)!r}: expected {' or '.join(f'{number:,}' for number in expected)} {what}, found {count:,}"
+        for what, count, expected in (("classes", len(found.classes), (number,)), ("rows", len(found.paths), rows))
+        if count not in expected
+    ]
+    used = set(found.labels)
+    absent = [name for label, name in enumerate(found.classes) if label not in used]
+    if absent:
+        problems.append(f"{str(found.file)!r} has no image of {len(absent)} of its classes ({', '.join(sorted(absent)[:5])})")
+    return problems
 
 
 def _read_lines(file: Path, split: PublishedSplit) -> list[tuple[str, str]]:
@@ -140,10 +172,6 @@ def _read_classes(file: Path, split: PublishedSplit) -> list[str]:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{str(file)!r}: class {twice!r} has two labels")
     return names
-
-
-def _read_paths(file: Path, split: PublishedSplit) -> list[str]:
-    return [path for path, _ in _read_lines(file, split)]
 
 
 def _labels(paths: list[str], classes: list[str], file: Path) -> list[int]:

@@ -10,7 +10,7 @@ import fcntl
 import io
 import json
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -36,7 +36,7 @@ class Prepared:
     data: str
     root: str
     size: int
-    folders: Counter[str] = field(default_factory=Counter)  # folder of class folders, or of lists -> files of the downloads there
+    folders: dict[str, int] = field(default_factory=dict)  # folder of class folders, or of lists -> files of the downloads there
     written: int = 0
     already: int = 0  # there before
     repeated: int = 0  # further copies of the same file in the downloads, left out
@@ -236,5 +236,6 @@ def _count(done: Prepared, file: str, place: str, outcome: str) -> None:
         done.corrupt.append({"file": file, "reason": outcome})
         return
     folder = Path(place).parent
-    done.folders[str(folder.parent if Path(place).suffix.lower() in EXTENSIONS else folder)] += 1
+    name = str(folder.parent if Path(place).suffix.lower() in EXTENSIONS else folder)
+    done.folders[name] = done.folders.get(name, 0) + 1
     setattr(done, outcome, getattr(done, outcome) + 1)

@@ -27,6 +27,13 @@ ZEROSHOT1 = PublishedSplit(
         ("sketch", "val"): 5_000,
         ("sketch", "test"): 15_229,
     },
+    sha256={
+        ("photo", "train"): ("fb17c99bb1d07ac7", "ca45896d11f3b6c1"),
+        ("photo", "test"): ("0af832ca3705b3c4", "c871b4f1f83ca9ad"),
+        ("sketch", "train"): ("ae4f6392ebd9d1fb", "bc2099365ef828dc"),
+        ("sketch", "val"): ("b0b7360742641989", "ae03b33df4bd4345"),
+        ("sketch", "test"): ("60a311850a8123b4", "f65aabe9f0512f91"),
+    },
 )
 
 # Copies of this split differ in how many sketches they hold out for validation: 10 of each class, or 50.
@@ -44,6 +51,12 @@ ZEROSHOT2 = PublishedSplit(
         ("sketch", "test"): 12_694,
     },
     aliases=("zeroshot0",),
+    sha256={  # of the version that holds out 10
+        ("photo", "train"): ("ebda84bf4c9201c2", "d0a733a6b8e1af22"),
+        ("photo", "test"): ("a196a5311b6265f9", "aea058a4acd547f8"),
+        ("sketch", "val"): ("47f3ed9ab62b90b8", "b68db95356ab9ba1"),
+        ("sketch", "test"): ("b3809f094dd96fb1", "ae88102fc683c0ff"),
+    },
 )
 
 

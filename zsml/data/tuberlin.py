@@ -23,6 +23,12 @@ ZEROSHOT = PublishedSplit(
         ("sketch", "val"): 2_200,
         ("sketch", "test"): 2_400,
     },
+    sha256={
+        ("photo", "test"): ("6a0ea982a6acdf2b", "abd857c6e2953fa6"),
+        ("sketch", "train"): ("166e3e84ba2a0911", "4f5f16413bfc50a6"),
+        ("sketch", "val"): ("922c69e0cdf26a8e", "60df9e36362aca52"),
+        ("sketch", "test"): ("52ee2c268ef0ba8d", "439f4b1f1a846883"),
+    },
 )
 
 
