@@ -79,3 +79,11 @@ def test_a_teacher_without_a_network(monkeypatch):
     monkeypatch.setattr("zsml.models.pretrained.timm.create_model", unplugged)
     with pytest.raises(InputError, match=r"--teacher imagenet: timm could not get .*convnextv2_tiny_1k.*pass --teacher FILE"):
         build_teacher("convnextv2_tiny", "imagenet")
+
+
+def test_the_parts_of_a_teacher_that_may_learn():
+    teacher = build_teacher("test_resnet", "random")
+    assert teacher.parts("none") == [] and len(teacher.parts("all")) == len(list(teacher.parameters()))
+    assert [id(p) for p in teacher.parts("head")] == [id(teacher.net.fc.weight), id(teacher.net.fc.bias)]
+    with pytest.raises(InputError, match="what must be one of none, head, all, got 'tail'"):
+        teacher.parts("tail")

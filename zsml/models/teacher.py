@@ -13,11 +13,14 @@ from zsml.models.create import imagenet_source
 from zsml.models.model import IMAGENET_CLASSES
 from zsml.models.pretrained import load_imagenet
 
+PARTS = ("none", "head", "all")
+
 
 class Teacher(nn.Module):
     """A frozen ImageNet classifier: images float [B, 3, H, W] to logits float [B, 1000]; build one with `build_teacher`.
 
-    It runs as at test time whatever `train()` says, and none of its parameters asks for a gradient.
+    It runs as at test time whatever `train()` says, and none of its parameters asks for a gradient, until somebody lets some
+    of them (`parts`).
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -31,6 +34,12 @@ class Teacher(nn.Module):
 
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
+
+    def parts(self, what: str) -> list[nn.Parameter]:
+        """The parameters of "none" of it, of its "head" (the 1000-way classifier), or of "all"; InputError for another word."""
+        if what not in PARTS:
+            raise InputError(f"what must be one of {', '.join(PARTS)}, got {what!r}")
+        return [] if what == "none" else list((self.net if what == "all" else self.net.get_classifier()).parameters())
 
 
 def build_teacher(arch: str, source: str | os.PathLike[str], **options: Any) -> Teacher:

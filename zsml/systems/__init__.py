@@ -9,8 +9,9 @@ from zsml.systems.dsn import DSN
 from zsml.systems.mathm import MATHM
 from zsml.systems.mems import MEMS
 from zsml.systems.sake import SAKE
+from zsml.systems.sbka import SBKA
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (MATHM(), Baseline(), SAKE(), DSN(), MEMS())}
+SYSTEMS: dict[str, System] = {system.name: system for system in (MATHM(), Baseline(), SAKE(), DSN(), MEMS(), SBKA())}
 
 
 def find_system(name: str) -> System:
@@ -27,4 +28,4 @@ def find_system(name: str) -> System:
     return SYSTEMS[name]
 
 
-__all__ = ["DSN", "MATHM", "MEMS", "SAKE", "SYSTEMS", "Baseline", "System", "find_system"]
+__all__ = ["DSN", "MATHM", "MEMS", "SAKE", "SBKA", "SYSTEMS", "Baseline", "System", "find_system"]
