@@ -102,6 +102,8 @@ def test_missing_and_corrupt_images_are_named_class_by_class(copy):
     ]
     assert [entry["path"] for entry in rows(found)["sketch", "test"]["corrupt"]] == ["sketches/palm tree 1/1.png"]
     assert len(check_dataset("quickdraw", copy)["problems"]) == 1  # undecodable ones are only found by decoding
+    (copy / "images").rename(copy / "photos")
+    assert f"root={str(copy)!r} has no folder 'images'" in check_dataset("quickdraw", copy)["problems"]
 
 
 def test_wrong_lists(copy):

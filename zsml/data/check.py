@@ -181,6 +181,10 @@ def _images(root: Path, listed: ImageList, known: dict[str, Any], problems: list
             f"{_name(listed)}: {len(missing):,} of the {len(listed.paths):,} images are missing, of {len(by_class)} of the "
             f"{len(listed.classes)} classes: {shown}"
         )
+        above = sorted({path.rsplit("/", 2)[0] for path in missing if path.count("/") > 1})
+        gone = [f"{folder!r}" for folder in above if not (root / folder).is_dir()]
+        if gone:
+            problems.append(f"root={str(root)!r} has no folder {_some(gone)}")
     other = sum(a != b for a, b in zip(listed.labels, listed.written, strict=True))
     return {
         "part": listed.part, "modality": listed.modality, "file": str(listed.file), "rows": len(listed.paths),
