@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import published_convnextv2
 import pytest
 import timm
 import torch
 
 from zsml.errors import InputError
 from zsml.models import create_model, load_model, save_model
+from zsml.models.teacher import build_teacher
 
 X = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TAGS = torch.tensor([0, 1, 0, 1])
@@ -123,3 +125,14 @@ def test_convnextv2_tiny_is_the_network_and_the_weights_of_the_paper():
     assert [len(stage.blocks) for stage in model.trunk.stages] == [3, 3, 9, 3]
     published = sum(p.numel() for p in timm.create_model("convnextv2_tiny").parameters())
     assert sum(p.numel() for p in model.parameters()) == published + 100 * 769 == 28_635_496 + 76_900
+
+
+def test_the_file_that_the_authors_of_convnext_v2_publish_is_read(tmp_path):
+    """By the reader of --pretrained and --teacher."""
+    state = published_convnextv2.random_checkpoint(classes=0)
+    torch.save({"model": state}, tmp_path / "convnextv2_tiny_1k_224_ema.pt")
+    teacher = build_teacher("convnextv2_tiny", tmp_path / "convnextv2_tiny_1k_224_ema.pt")
+    state |= {"linear.weight": torch.zeros(1, 768), "linear.bias": torch.zeros(1)}
+    expected = published_convnextv2.forward(state, X[:1], TAGS[:1])["imagenet_logits"]
+    with torch.no_grad():
+        torch.testing.assert_close(teacher(X[:1]).double(), expected, rtol=1e-3, atol=1e-4)
