@@ -29,7 +29,7 @@ from zsml.systems import SYSTEMS, find_system
 # What differs from the published setting, for small images and random weights.
 SMALL: dict[str, Any] = {
     "image_size": 64, "epochs": 5, "batches_per_epoch": 60, "lr": 1e-3, "backbone_lr_factor": 1.0, "frozen_epochs": 0,
-    "warmup_epochs": 0, "weight_decay": 0.0, "selection": "last",
+    "weight_decay": 0.0, "selection": "last",
 }  # fmt: skip
 BATCHES = {
     "classes": {"classes_per_batch": 5, "samples_per_modality": 4},
@@ -57,7 +57,12 @@ def setting(name: str, arguments: Arguments, run: Path) -> TrainConfig:
     base = merged(system.settings_for("folder"))
     changes: dict[str, Any] = {**SMALL, **BATCHES[base.batch], "batches_per_epoch": arguments.batches // SMALL["epochs"]}
     changes |= {"system": name, "data": "folder", "root": arguments.root, "unseen": arguments.unseen, "out": run}
-    for own, value in (("teacher", "random"), ("teacher_warmup_epochs", 2), ("annealing_steps", arguments.batches // 2)):
+    for own, value in (
+        ("teacher", "random"),
+        ("warmup_epochs", 0),
+        ("teacher_warmup_epochs", 2),
+        ("annealing_steps", arguments.batches // 2),
+    ):
         if own in system.settings:
             changes[own] = value
     return replace(base, **changes)

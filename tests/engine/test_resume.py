@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from tiny_data import CLASSES, tiny_config, write_tiny_folder
@@ -184,3 +185,21 @@ def test_a_folder_without_a_checkpoint_is_refused(tiny_folder, tmp_path, there):
         out.mkdir()
     with pytest.raises(InputError, match="holds no checkpoint" if there else "does not exist"):
         train(tiny_config(tiny_folder, out), SYSTEMS["mathm"], resume=True)
+
+
+def test_a_run_goes_on_without_the_files_its_weights_came_from(tiny_folder, tmp_path):
+    torch.manual_seed(5)
+    weights = tmp_path / "imagenet.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), weights)
+    sake = {"system": "sake", "transform": "sake", "pretrained": str(weights), "selection": "val_accuracy"}
+
+    def setting(out, epochs):
+        return tiny_config(tiny_folder, tmp_path / out, **sake, epochs=epochs, warmup_epochs=TrainConfig.warmup_epochs)
+
+    straight = train(setting("straight", 2), SYSTEMS["sake"])
+    train(setting("parts", 1), SYSTEMS["sake"])
+    weights.unlink()
+    resumed = train(setting("parts", 2), SYSTEMS["sake"], resume=True)
+    for name in ("model", "training"):
+        a, b = (load_file(Path(run["checkpoint"]) / f"{name}.safetensors") for run in (straight, resumed))
+        assert [key for key in a if not torch.equal(a[key], b[key])] == []

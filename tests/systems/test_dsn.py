@@ -145,7 +145,7 @@ def test_a_batch_without_photos_or_without_sketches():
 
 
 def test_what_it_refuses():
-    with pytest.raises(InputError, match="--transform sake: dsn trains on three views of each image, which only dsn makes"):
+    with pytest.raises(InputError, match="--transform sake: dsn trains on three views of each image, which dsn makes"):
         DSN.check(setting(transform="sake"))
     with pytest.raises(InputError, match="--teacher is missing: dsn learns from an ImageNet network"):
         DSN.check(setting(teacher=""))

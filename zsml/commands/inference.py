@@ -71,7 +71,7 @@ class Inference:
             changes = {"unseen": (), "lists": None, "samples_per_class": None, **changes}
         opened.config = replace(opened.config, **changes)
         if other:
-            opened.config.validate()
+            opened.config.validate(starting=False)
         return opened, device
 
     def _open_imported(self, changes: dict[str, Any], device: torch.device) -> Run:
@@ -88,5 +88,5 @@ class Inference:
         config = replace(TrainConfig(), **{**settings, "system": name, "pretrained": "no", **changes})
         opened = open_model(self.folder, config, device)
         opened.config = replace(config, arch=opened.model.arch, embedding_dim=opened.model.embedding_dim)
-        opened.config.validate()
+        opened.config.validate(starting=False)
         return opened

@@ -207,8 +207,10 @@ class TrainConfig:
             options["samples_per_class"] = self.samples_per_class
         return options
 
-    def validate(self) -> None:
+    def validate(self, *, starting: bool = True) -> None:
         """Check every setting by itself and with the others, before any work.
+
+        starting: also that there are the weights a new training starts from.
 
         Raises:
             InputError: listing everything that is wrong, one line per flag.
@@ -219,6 +221,8 @@ class TrainConfig:
         zsml.errors.InputError: --epochs must be 1 or more, got 0
         """
         problems = [*self._wrong_numbers(), *self._wrong_names(), *self._wrong_combinations()]
+        if starting:
+            problems += self._missing_weights()
         if problems:
             raise InputError("\n".join(problems))
 
@@ -255,6 +259,16 @@ class TrainConfig:
             if (value := getattr(self, name)) not in known
         ]
 
+    def _missing_weights(self) -> list[str]:
+        problems = []
+        if self.pretrained not in ("no", "imagenet") and not Path(self.pretrained).is_file():
+            problems.append(f"--pretrained {self.pretrained!r} is neither no, imagenet nor a file")
+        if self.teacher not in ("", "imagenet", "random") and not Path(self.teacher).is_file():
+            problems.append(f"--teacher {self.teacher!r} is neither imagenet, random nor a file")
+        if self.affinity is not None and not self.affinity.is_file():
+            problems.append(f"--affinity {str(self.affinity)!r} is not a file; zsml data affinity makes one")
+        return problems
+
     def _wrong_combinations(self) -> list[str]:
         from zsml.engine.device import resolve_amp, resolve_device
 
@@ -267,16 +281,10 @@ class TrainConfig:
             problems.append(f"--lists has no meaning for --data {self.data}; leave it out")
         if self.data != "synthetic" and self.samples_per_class is not None:
             problems.append(f"--samples-per-class has no meaning for --data {self.data}; leave it out")
-        if self.affinity is not None and not self.affinity.is_file():
-            problems.append(f"--affinity {str(self.affinity)!r} is not a file; zsml data affinity makes one")
-        if self.teacher not in ("", "imagenet", "random") and not Path(self.teacher).is_file():
-            problems.append(f"--teacher {self.teacher!r} is neither imagenet, random nor a file")
         for name in ("root", "lists"):
             path = getattr(self, name)
             if path is not None and not path.is_dir():
                 problems.append(f"{flag(name)} {str(path)!r} is not a folder")
-        if self.pretrained not in ("no", "imagenet") and not Path(self.pretrained).is_file():
-            problems.append(f"--pretrained {self.pretrained!r} is neither no, imagenet nor a file")
         if self.batches_per_epoch >= 1 and self.accumulate >= 1 and self.batches_per_epoch % self.accumulate:
             problems.append(
                 f"--batches-per-epoch ({self.batches_per_epoch}) must be a multiple of --accumulate ({self.accumulate})"
@@ -294,7 +302,8 @@ class TrainConfig:
 
 # Settings that only some systems read; the others refuse them.
 SYSTEM_SETTINGS = (
-    "triplet_weight", "margin", "beta", "weighting", "teacher", "affinity", "affinity_bonus", "distillation_weight",
+    "warmup_epochs", "triplet_weight", "margin", "beta", "weighting", "teacher", "affinity", "affinity_bonus",
+    "distillation_weight",
     "distillation_temperature", "contrastive_weight", "contrastive_temperature", "memory_weight", "memory_size",
     "memory_gradient", "alignment_weight", "teacher_trainable", "teacher_lr", "teacher_warmup_epochs", "detach_targets",
     "softmax", "scale", "annealing_steps", "tag_init",

@@ -26,6 +26,7 @@ from zsml.engine.config import TrainConfig, flag
 from zsml.engine.config_file import to_toml
 from zsml.engine.device import resolve_amp
 from zsml.engine.distributed import Team, join
+from zsml.engine.embed import load_part
 from zsml.engine.evaluate import unseen_map
 from zsml.engine.loader import on_device, training_batches
 from zsml.engine.log import NoLog, RunLog, progress, say
@@ -58,7 +59,7 @@ def train(config: TrainConfig, system: System, *, resume: bool = False) -> dict[
         TrainingFailed: the loss became infinite or not a number.
         Interrupted: Ctrl-C or SIGTERM; everything was saved before.
     """
-    config.validate()
+    config.validate(starting=not resume)
     system.check(config)
     with join(config.device) as team:
         return _train(_with_absolute_paths(config), system, resume, team)
@@ -72,8 +73,12 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
         checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config)
         torch.manual_seed(config.seed)
         batches, order, classes = training_batches(config, device, rank=team.rank, world_size=team.size)
-        objective = system.build_objective(config, classes).to(device)
-        model = system.build_model(config, len(classes))
+        if config.selection != "last":
+            load_part(config, "val", "sketch")  # there are held-out sketches, or it is said now
+        # A checkpoint holds all weights, a teacher's too: going on from it needs none of the files they came from.
+        start = config if checkpoint is None else replace(config, pretrained="no", teacher=config.teacher_source and "random")
+        objective = system.build_objective(start, classes).to(device)
+        model = system.build_model(start, len(classes))
     model = team.prepare(model, config).to(device, memory_format=torch.channels_last)
     model.trainable(config.trainable)
     optimizer = torch.optim.Adam(system.parameter_groups(config, model, objective), lr=config.lr)

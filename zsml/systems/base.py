@@ -35,6 +35,7 @@ class System:
     source: ClassVar[str]  # the paper
     summary: ClassVar[str]  # the objective in one line
     protocol: ClassVar[str]  # preset of zsml.metrics.evaluate_retrieval
+    takes_views: ClassVar[bool] = False  # trains on several views of each image, as --transform dsn makes them
     settings: ClassVar[tuple[str, ...]]  # those of SYSTEM_SETTINGS (zsml.engine.config) that it reads
     defaults: ClassVar[Mapping[str, Any]] = {}
     per_dataset: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -54,11 +55,17 @@ class System:
     def problems(self, config: TrainConfig) -> list[str]:
         """What `check` refuses."""
         default = TrainConfig()
-        return [
+        problems = [
             f"{flag(name)} has no meaning for {self.name}; leave it out"
             for name in SYSTEM_SETTINGS
             if name not in self.settings and getattr(config, name) != getattr(default, name)
         ]
+        if (config.transform == "dsn") != self.takes_views:
+            wanted = (
+                "three views of each image, which dsn makes" if self.takes_views else "one view of each image, dsn makes three"
+            )
+            problems.append(f"--transform {config.transform}: {self.name} trains on {wanted}")
+        return problems
 
     def may_keep(self, config: TrainConfig, epoch: int) -> bool:
         """Whether --selection may choose the model of this epoch, counted from 0."""

@@ -23,7 +23,7 @@ class Baseline(System):
     source = "In Defense of the Triplet Loss for Person Re-Identification, arXiv 1703.07737"
     summary = "cross-entropy + batch-hard triplet within each modality"
     protocol = "mathm"
-    settings = ("triplet_weight", "margin", "beta")
+    settings = ("warmup_epochs", "triplet_weight", "margin", "beta")
     defaults: ClassVar = {"beta": 0.0}
 
     def build_objective(self, config: TrainConfig, classes: list[str]) -> nn.Module:

@@ -38,6 +38,7 @@ class DSN(SAKE):
     source = "Domain-Smoothing Network for Zero-Shot Sketch-Based Image Retrieval, IJCAI 2021, arXiv 2106.11841"
     summary = "SAKE + supervised contrastive loss of two views + photos drawn to the remembered sketches of their class"
     protocol = "dsn"
+    takes_views = True
     settings = (
         *SAKE.settings,
         "contrastive_weight",
@@ -61,12 +62,6 @@ class DSN(SAKE):
     }
     released: ClassVar = {"memory_gradient": False}
     binary: ClassVar = {"fit": "query", "center": "own"}
-
-    def problems(self, config: TrainConfig) -> list[str]:
-        problems = super().problems(config)
-        if config.transform != "dsn":
-            problems.append(f"--transform {config.transform}: dsn trains on three views of each image, which only dsn makes")
-        return problems
 
     def build_objective(self, config: TrainConfig, classes: list[str]) -> nn.Module:
         return DomainSmoothing(config, classes)

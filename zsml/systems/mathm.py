@@ -31,7 +31,7 @@ class MATHM(System):
     source = "Modality-Aware Triplet Hard Mining for Zero-Shot Sketch-Based Image Retrieval, arXiv 2112.07966"
     summary = "cross-entropy + batch-hard triplets within, across and between modalities, weighted by their hardness"
     protocol = "mathm"
-    settings = ("triplet_weight", "margin", "beta", "weighting")
+    settings = ("warmup_epochs", "triplet_weight", "margin", "beta", "weighting")
     released: ClassVar = {"weighting": "released"}
     binary: ClassVar = {"fit": "gallery", "center": "own"}
 

@@ -65,7 +65,6 @@ class MEMS(System):
         "backbone_lr_factor": 1.0,
         "weight_decay": 1e-4,
         "frozen_epochs": 0,
-        "warmup_epochs": 0,
         "annealing_steps": 100_000,
     }
     released: ClassVar = {"tag_init": "random"}

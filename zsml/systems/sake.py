@@ -53,7 +53,6 @@ class SAKE(System):
         "backbone_lr_factor": 1.0,
         "weight_decay": 5e-4,
         "frozen_epochs": 0,
-        "warmup_epochs": 0,
         "selection": "val_accuracy",
     }
     per_dataset: ClassVar = {
