@@ -28,7 +28,8 @@ from zsml.models.io import WEIGHTS
 class Run:
     """A finished or unfinished training, or a model by itself, opened to be used.
 
-    what: which of its models this is, in words for people.
+    what: which of its models this is, in words for people. checkpoint: of the last model, the folder that also holds what
+    was trained beside it.
     """
 
     folder: Path
@@ -36,17 +37,18 @@ class Run:
     model: nn.Module
     step: int
     what: str
+    checkpoint: Path | None = None
 
 
 @dataclass
 class Embeddings:
-    """The embeddings of a data set, L2-normalised, on the CPU.
+    """The embeddings of a data set, on the CPU.
 
     Row n is item `items[n]` of `dataset`; items whose image cannot be decoded have no row and are named in `skipped`.
     """
 
     dataset: Any
-    embedding: torch.Tensor  # float32 [N, D]
+    embedding: torch.Tensor  # float32 [N, D], or [N, 2, D]: of image and mirror image
     labels: torch.Tensor  # int64 [N]
     items: torch.Tensor  # int64 [N]
     skipped: list[str]
@@ -70,7 +72,7 @@ def open_run(run: Path | str, device: torch.device, weights: Literal["auto", "be
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{str(chosen)!r} is damaged: selection.json cannot be read ({error})") from error
         return Run(Path(run), config, _ready(chosen, device), step, what)
-    return Run(Path(run), config, _ready(checkpoint, device), place.step, f"step {place.step}, the last")
+    return Run(Path(run), config, _ready(checkpoint, device), place.step, f"step {place.step}, the last", checkpoint)
 
 
 def open_model(folder: Path | str, config: TrainConfig, device: torch.device) -> Run:
@@ -96,10 +98,17 @@ def embed(
     workers: int = 0,
     amp: torch.dtype | None = None,
     items: torch.Tensor | None = None,
+    normalize: bool = True,
+    mirror: Literal["none", "min", "mean"] = "none",
 ) -> Embeddings:
     """Embed every image of a data set, or those numbered `items` (int64 [N]): h / ||h||, rows in their order.
 
     A corrupt image is left out, named and counted, unless the data set was made with strict=True.
+
+    Args:
+        normalize: False leaves h as the network gives it.
+        mirror: "min" embeds each image and its mirror image (left to right), "mean" takes the mean of the two, before
+            normalisation; "none" does neither.
 
     Raises:
         CorruptImage: at the first corrupt image of a strict data set.
@@ -118,8 +127,8 @@ def embed(
                 continue
             images = images.to(device, non_blocking=True, memory_format=torch.channels_last)  # [B, 3, S, S]
             with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-                output = model(images, modality.to(device, non_blocking=True))
-            rows.append(F.normalize(output.embedding.float()).cpu())  # [B, D]
+                embedding = _views(model, images, modality.to(device, non_blocking=True), mirror)
+            rows.append((F.normalize(embedding, dim=-1) if normalize else embedding).cpu())  # [B, D] or [B, 2, D]
             embedded.append(wanted[number * batch_size + kept])  # [B]
     model.train(was_training)
     if not rows:
@@ -132,9 +141,19 @@ def embed(
     return Embeddings(dataset, torch.cat(rows), dataset.labels[kept_items], kept_items, skipped)
 
 
-def load_part(config: TrainConfig, part: str, modality: str) -> Any:
-    """A part of a run's data as it is evaluated: no augmentation."""
-    return load_dataset(config.data, config.root, part, modality, transform=config.test_transform, **config.dataset_options())
+def _views(model: nn.Module, images: torch.Tensor, modality: torch.Tensor, mirror: str) -> torch.Tensor:
+    """float32 [B, D], or of image and mirror image [B, 2, D]."""
+    embedding = model(images, modality).embedding.float()
+    if mirror == "none":
+        return embedding
+    pair = torch.stack([embedding, model(images.flip(3), modality).embedding.float()], dim=1)
+    return pair.mean(dim=1) if mirror == "mean" else pair
+
+
+def load_part(config: TrainConfig, part: str, modality: str, **options: Any) -> Any:
+    """A part of a run's data as it is evaluated: no augmentation. Options of the data set win over the run's."""
+    options = {"transform": config.test_transform, **config.dataset_options(), **options}
+    return load_dataset(config.data, config.root, part, modality, **options)
 
 
 def write_embeddings(out: Path, parts: list[Embeddings]) -> dict[str, Any]:

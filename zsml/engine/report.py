@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
+from zsml.engine.binary import BinaryOptions
+from zsml.engine.clusters import CHOSEN_ON_TEST
 from zsml.engine.config_file import to_table
 from zsml.engine.embed import Run
-from zsml.engine.evaluate import BinaryOptions, Direction, Evaluation
+from zsml.engine.evaluate import Direction, Evaluation
+from zsml.metrics import Protocol
+from zsml.retrieval.mirror import MirrorDistances
 from zsml.retrieval.report import QueryExample, write_report
 
 SHOWN = 10  # gallery images shown per example query
@@ -31,40 +37,61 @@ def write_run_report(
         "sketch->photo": "every sketch against every photo of the unseen classes",
         "photo->photo, sketch->sketch": "the first 10 images of each unseen class against the rest",
     }
+    protocol["embeddings"] = _embeddings(evaluation.protocol)
+    if any(direction.name.endswith("generalised") for direction in evaluation.directions):
+        protocol["generalised"] = "the same sketches against the photos of all classes, also of those trained on"
     if binary is not None:
-        protocol["codes"] = (
-            f"ITQ, {binary.bits} bits, fitted on the {binary.fit} embeddings, {binary.update} update, "
-            f"{'own' if binary.center == 'own' else 'fitted'} mean subtracted"
-        )
+        protocol["codes"] = binary.describe()
+    if evaluation.sweep:
+        cells = [f"{name}: mAP {result.headline['mAP']:.4f}" for name, result in evaluation.sweep.items()]
+        protocol[f"clusters by M and K, {CHOSEN_ON_TEST}"] = "; ".join(cells)
     return write_report(
         out,
         title=f"{config.system}: {config.data}, unseen classes",
         results=evaluation.results,
         protocol=protocol,
         classes=direction.gallery.dataset.classes,
-        examples=query_examples(direction, examples, seed),
+        examples=query_examples(direction, examples, seed, evaluation.protocol.distance),
         facts={"step": run.step, **to_table(config)},
         skipped=evaluation.skipped,
     )
 
 
-def query_examples(direction: Direction, count: int, seed: int) -> list[QueryExample]:
+def _embeddings(protocol: Protocol) -> str:
+    length = "L2-normalised" if protocol.normalize else "as the network gives them"
+    return (
+        length + {"none": "", "min": ", of image and mirror image", "mean": ", mean of image and mirror image"}[protocol.mirror]
+    )
+
+
+def query_examples(direction: Direction, count: int, seed: int, distance: str = "euclidean") -> list[QueryExample]:
     """Draw `count` queries, from as many classes as possible, each with its nearest gallery images."""
     query, gallery = direction.query, direction.gallery
-    vectors = gallery.embedding[direction.gallery_rows].double()  # [N, D]
+    distances = _distances(gallery.embedding[direction.gallery_rows], distance)
     examples = []
     for row in direction.query_rows[_spread(query.labels[direction.query_rows], count, seed)].tolist():
         label = int(query.labels[row])
-        distance = (vectors - query.embedding[row].double()).norm(dim=1)  # [N]
+        away = distances(query.embedding[row : row + 1].double())[0]  # [N]
         results = []
-        for place in distance.argsort(stable=True)[:SHOWN].tolist():
+        for place in away.argsort(stable=True)[:SHOWN].tolist():
             hit = int(direction.gallery_rows[place])
             hit_label = int(gallery.labels[hit])
             image = gallery.dataset.load(int(gallery.items[hit]))
-            results.append((image, gallery.dataset.classes[hit_label], hit_label == label, float(distance[place])))
+            results.append((image, gallery.dataset.classes[hit_label], hit_label == label, float(away[place])))
         image = query.dataset.load(int(query.items[row]))
         examples.append(QueryExample(direction.name, image, query.dataset.classes[label], results))
     return examples
+
+
+def _distances(gallery: torch.Tensor, distance: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From queries [q, D] or [q, 2, D] to their distances [q, N]."""
+    if gallery.dim() == 3:
+        return MirrorDistances(gallery, distance)
+    vectors = gallery.double()
+    if distance == "cosine":
+        vectors = F.normalize(vectors)
+        return lambda query: 1 - F.normalize(query) @ vectors.T
+    return lambda query: torch.linalg.vector_norm(vectors - query[:, None], dim=2)
 
 
 def _spread(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:

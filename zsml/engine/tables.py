@@ -53,6 +53,16 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join([table(header, rows), *sentences, *intervals])
 
 
+def sweep_table(sweep: dict[str, dict[str, Any]]) -> str:
+    """Results by M and K of the clusters, each line marked; the definitions are those of the table above."""
+    header = ["clusters by M and K", "", "mAP", "mAP by class", "mAP@k", "P@k"]
+    rows = [
+        [name, cell["note"], number(cell["map"]), number(cell["map_macro"]), _at(cell["map_at"]), _at(cell["precision"])]
+        for name, cell in sweep.items()
+    ]
+    return table(header, rows)
+
+
 def split_table(summary: dict[str, Any]) -> str:
     """What `describe` found: a row per class."""
     header = ["class", "split", "sketches", "photos", "held-out sketches", "held-out photos"]

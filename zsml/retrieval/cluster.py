@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,7 +94,8 @@ class ClusterMatcher:
         '0.8 x squared distance to the cluster (M=1, K=2, codewords) + 0.2 x Euclidean distance, ties by Euclidean distance'
         """
         blocks, components, _ = self._fitted("describe")[0].shape
-        how = self.model + ("" if self.model == GIVEN else " fitted on the gallery") + (", K by BIC" if self.bic else "")
+        how = self.model + (", K by BIC" if self.n_components is None else "")
+        how += "" if self.model == GIVEN else ", fitted on the whole gallery: transductive"
         return (
             f"{1 - self.fuse:g} x squared distance to the cluster (M={blocks}, K={components}, {how}) "
             f"+ {self.fuse:g} x Euclidean distance, ties by Euclidean distance"
@@ -235,7 +235,7 @@ class ClusterMatcher:
             OSError: the disk is full, the folder is missing or not writable; the old file stays as it was.
         """
         codewords, gallery = self._fitted("save")
-        settings: dict[str, Any] = {name: getattr(self, name) for name in ("n_components", "model", "fuse", "seed", "bic")}
+        settings = {name: getattr(self, name) for name in ("n_components", "model", "fuse", "seed", "bic")}
         tensors = {"codewords": codewords.double().contiguous(), "gallery": gallery.double().contiguous()}
         dtypes = {"dtypes": [str(x.dtype).removeprefix("torch.") for x in (codewords, gallery)]}
         write_fitted(Path(path), KIND, tensors, settings | dtypes)

@@ -19,6 +19,7 @@ RESTARTS = 10  # of k-means; the mixtures start once, from k-means, as published
 RANGE = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 48, 56, 64, 80, 96, 128)  # numbers tried
 FEWEST, MOST = 8, 16  # principal components that the criterion sees, one more for every
 ROWS_PER_DIRECTION = 500
+ROWS_AT_LEAST = 8  # for each of them, in galleries of a few rows
 ROWS = 4000  # gallery rows that it sees, drawn at random
 ROWS_PER_UNKNOWN = 2  # rows a component must have for each of its mean's coordinates
 
@@ -30,7 +31,8 @@ def choose_components(gallery: Tensor, seed: int) -> tuple[int, dict[int, float]
     and a full-covariance mixture of K components fitted to V by maximum likelihood L_K (Schwarz, "Estimating the dimension of a
     model", 1978),
 
-        BIC(K) = -2 log L_K + p_K log n,    p_K = K (d + d (d + 1) / 2) + K - 1,    V [n, d],  d = min(8 + floor(n / 500), 16, D).
+        BIC(K) = -2 log L_K + p_K log n,    p_K = K (d + d (d + 1) / 2) + K - 1,
+        V [n, d],                           d = min(8 + floor(n / 500), 16, n / 8, D).
 
     In all coordinates of an embedding p_K is so large that BIC would nearly always say 1; with diagonal or spherical covariances
     it says far too many, because classes are not round. K ranges over :data:`RANGE` as far as n allows (n >= 2 d K), whatever

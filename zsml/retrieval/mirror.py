@@ -49,6 +49,11 @@ class MirrorDistances:
         else:
             self._squared = SquaredDistances(rows)
 
+    def describe(self) -> str:
+        """The distance in words, to stand beside numbers."""
+        kind = "angle" if self.distance == "cosine" else "squared Euclidean distance"
+        return f"{kind}, the least over image and mirror image of both sides"
+
     def __call__(self, query: Tensor) -> Tensor:
         """[q, N], float32 (float64 if queries or gallery are), for real-valued [q, V, D] on the gallery's device.
 
