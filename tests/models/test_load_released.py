@@ -78,6 +78,16 @@ def test_a_score_pickled_by_numpy_1_is_accepted(tmp_path, tiny_state):
     assert load_released(path, "mathm").num_classes == 7
 
 
+def test_a_score_and_weights_saved_on_a_gpu_are_read_without_one(tmp_path, tiny_state):
+    path = tmp_path / "model_best.pth.tar"  # SAKE's best_acc1 is such a tensor
+    torch.save({"state_dict": tiny_state, "best_acc1": torch.zeros(1)}, path, _use_new_zipfile_serialization=False)
+    cpu, gpu = b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"
+    assert path.read_bytes().count(cpu) > 0
+    path.write_bytes(path.read_bytes().replace(cpu, gpu))
+    model = load_released(path, "mathm")
+    assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
+
+
 @pytest.mark.parametrize("system", ["sake", "dsn"])
 def test_sake_and_dsn_and_their_exact_conversion_to_mathm(tmp_path, mathm_file, mathm_state, system):
     state = sake_from_mathm(mathm_state)

@@ -14,6 +14,7 @@ from zsml.commands.data_prepare import DataPrepare
 from zsml.commands.demo import Demo
 from zsml.commands.embed import Embed
 from zsml.commands.evaluate import Evaluate
+from zsml.commands.import_ import Import
 from zsml.commands.info import Info
 from zsml.commands.systems import Systems
 from zsml.commands.train import Train
@@ -24,6 +25,7 @@ COMMANDS: dict[str, type] = {
     "embed": Embed,
     "data": Data,
     "systems": Systems,
+    "import": Import,
     "bench": Bench,
     "info": Info,
     "demo": Demo,

@@ -28,6 +28,7 @@ class Layout:
     heads: our heads, and the module that holds each in a file. prefix: what the names of all others begin with; a file
     may leave it out. renames: pattern and replacement, from timm's names of trunk parameters to the published ones.
     tag_column: the tag of a gate is the last input of fc2 in the file (else fc_tag, as in our models).
+    normalize: how the images were scaled that the network was trained on, as in `zsml.data.load_dataset`.
     gate_shapes: what follows the two axes of a gate's matrices: () of a linear layer, (1, 1) of a convolution.
     """
 
@@ -39,6 +40,7 @@ class Layout:
     prefix: str = ""
     renames: tuple[tuple[str, str], ...] = ()
     tag_column: bool = False
+    normalize: str = "imagenet"
     gate_shapes: tuple[tuple[int, ...], ...] = ((),)
 
     def with_prefix(self, name: str) -> str:
@@ -158,6 +160,7 @@ LAYOUTS = {
         options=_options_of_mems,
         heads={"bottleneck": "last_linear"},
         tag_column=True,
+        normalize="none",
         gate_shapes=((), (1, 1)),
     ),
     # The names of ConvNeXt V2's authors; "head" is the ImageNet classifier, "linear" that of the seen classes.
