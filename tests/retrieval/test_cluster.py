@@ -110,6 +110,19 @@ def test_ties_are_broken_by_the_distance_to_the_photo_then_by_index(fuse: float)
     assert torch.equal(by_keys.ap, evaluate_distances(ranked, [0, 1], labels).ap)
 
 
+def test_one_block_without_fusion_has_k_distances_whose_order_is_defined() -> None:
+    gallery, labels = photos(600, 32, 10)
+    query, query_labels = photos(50, 32, 10)
+    query = query + 0.4 * torch.randn(query.shape, generator=torch.Generator().manual_seed(5))
+    matcher = ClusterMatcher(1, 6, fuse=0).fit(gallery)
+    distances = matcher.distances(query)
+    assert all(len(row.unique()) <= 6 for row in distances)
+    alone = evaluate_distances(distances, query_labels, labels)
+    assert alone.map_best > alone.map_worst + 0.005  # what an unstable sort may return lies somewhere between
+    ordered = evaluate_distances(matcher.keys(query), query_labels, labels)
+    assert alone.map_worst <= ordered.map <= alone.map_best and ordered.map_best == ordered.map_worst == ordered.map
+
+
 def test_large_sets_are_done_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, _ = photos()
     matcher, query = ClusterMatcher(2, 4, "kmeans").fit(gallery), photos(23, seed=3)[0]
