@@ -21,7 +21,7 @@ from zsml.losses import MEMSLoss
 from zsml.metrics import evaluate_distances, evaluate_retrieval
 from zsml.quantize import CentreHash
 from zsml.retrieval import ClusterMatcher
-from zsml.systems.base import System
+from zsml.systems import MATHM, System
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0] * 14 + [1] * 14)
@@ -38,7 +38,8 @@ class Centres(torch.nn.Module):
 
 
 class WithCentres(System):
-    name, source, summary, protocol, settings = "mathm", "", "a margin softmax over class centres", "mems", ()
+    name, source, summary, protocol = "mathm", "", "a margin softmax over class centres", "mems"
+    settings = MATHM.settings
 
     def build_objective(self, config, classes):
         return Centres(len(classes), config.embedding_dim)
