@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from tiny_data import tiny_flags, write_tiny_folder
 
 from zsml.cli import main
+from zsml.quantize import CentreHash
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,17 @@ def test_centres_are_those_of_the_last_model_only(run, tmp_path, capsys):
     data = ["--data", "folder", "--root", root, "--unseen", "elk", "fox", "--image-size", "32"]
     assert evaluate(tmp_path, *data, "--bits", "8", "--itq-fit", "centers") == 2
     assert "kept with the last model of a run only; this is imported" in capsys.readouterr().err
+
+
+def test_mems_is_evaluated_by_mirror_images_and_codes_from_its_centres(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("zsml.engine.binary.CentreHash", partial(CentreHash, steps=200))
+    root = json.loads(next((run / "checkpoints").glob("*/state.json")).read_text())["config"]["root"]
+    small = ["--arch", "test_resnet", "--embedding-dim", "16", "--image-size", "32", "--epochs", "1", "--batches-per-epoch", "2"]
+    data = ["--data", "folder", "--root", root, "--unseen", "elk", "fox", "--workers", "0", "--device", "cpu"]
+    small += ["--sketches-per-batch", "4", "--photos-per-batch", "4"]
+    assert main(["train", "mems", *data, *small, "--out", str(tmp_path)]) == 0
+    assert evaluate(tmp_path, "--bits", "24") == 0  # more bits than the embedding is wide, which no ITQ can
+    shown = capsys.readouterr().out
+    assert "Protocol mems: Squared Euclidean distance, the least over image and mirror image of both sides" in shown
+    assert "sketch->sketch, 24 bits: Protocol mems: Hamming distance" in shown
+    assert "a hash map learned from the class centres" in (tmp_path / "report" / "report.html").read_text()

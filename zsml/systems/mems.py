@@ -68,6 +68,7 @@ class MEMS(System):
         "annealing_steps": 100_000,
     }
     released: ClassVar = {"tag_init": "random"}
+    binary: ClassVar = {"fit": "centers"}
 
     def problems(self, config: TrainConfig) -> list[str]:
         problems = super().problems(config)
