@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from published_cse_resnet50 import random_checkpoint
+from safetensors.torch import load_file
 from tiny_data import write_tiny_folder
 
 from zsml.cli import main
@@ -72,9 +73,10 @@ def test_it_can_be_evaluated_with_the_authors_protocol(imported, tmp_path, capsy
 
 
 def test_importing_the_same_again_and_the_result_as_json_and_text(imported, sake_file, capsys):
-    before = (imported / "model.safetensors").read_bytes()
+    before, card = load_file(imported / "model.safetensors"), read_card(imported)
     assert main(["import", str(sake_file), "--system", "sake", "--out", str(imported), "--json"]) == 0
-    assert (imported / "model.safetensors").read_bytes() == before
+    after = load_file(imported / "model.safetensors")
+    assert read_card(imported) == card and all(torch.equal(value, before[name]) for name, value in after.items())
     result = json.loads(capsys.readouterr().out)
     assert {name: result[name] for name in ("system", "arch", "embedding_dim", "num_classes", "imagenet_classifier")} == {
         "system": "sake", "arch": "cse_resnet50", "embedding_dim": 16, "num_classes": 100, "imagenet_classifier": True,
