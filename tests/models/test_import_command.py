@@ -162,8 +162,6 @@ def test_only_published_models_have_a_card():
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_layouts_and_systems_agree(system):
-    if system not in TRAINABLE:
-        pytest.skip(f"{system} cannot be trained yet")
     settings = TRAINABLE[system].settings_for("sketchy")
     assert (settings.get("normalize") == "none") == (LAYOUTS[system].normalize == "none")
     assert settings.get("arch", "cse_resnet50") == LAYOUTS[system].arch
