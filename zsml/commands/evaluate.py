@@ -38,7 +38,7 @@ class Evaluate(Inference):
     protocol: Literal["mathm", "sake", "dsn", "mems", "sbka", "zse"] | None = None
     """Whose definitions of the metrics to use; default: those of the system trained."""
     distance: Literal["euclidean", "cosine"] | None = None
-    """How embeddings are compared; default: as the protocol does."""
+    """How embeddings are compared; default: as the system and its protocol do."""
     generalised: FlagCreatePairsOff[bool] = False
     """Also search sketch->photo among the photos of the seen classes and the unseen ones together."""
     cluster: str | None = None
@@ -88,7 +88,7 @@ class Evaluate(Inference):
             opened.config,
             device=device,
             preset=preset,
-            distance=self.distance,
+            distance=self.distance or (system.distance_for(opened.config) if self.protocol is None else None),
             binary=binary,
             cluster=cluster,
             generalised=self.generalised,

@@ -173,9 +173,9 @@ def _queries(name: str, count: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(done - bar.n)
 
 
-def unseen_map(model: nn.Module, config: TrainConfig, device: torch.device, preset: str) -> float:
+def unseen_map(model: nn.Module, config: TrainConfig, device: torch.device, preset: str, distance: str | None = None) -> float:
     """mAP over the whole gallery of sketch->photo on the unseen classes: one number, for the log."""
-    return evaluate(model, config, device=device, preset=preset).results[MAIN].map
+    return evaluate(model, config, device=device, preset=preset, distance=distance).results[MAIN].map
 
 
 def directions_of(sketches: Embeddings, photos: Embeddings) -> list[Direction]:

@@ -165,7 +165,7 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
                 if config.evaluate_every and place.epoch % config.evaluate_every == 0:
                     with team.together():
                         if team.first:
-                            row["unseen_map"] = unseen_map(model, config, device, system.protocol)
+                            row["unseen_map"] = unseen_map(model, config, device, system.protocol, system.distance_for(config))
                 log.epoch(row)
                 say(_summary(row, config.epochs))
             if team.any(stop.requested) and place.epoch < config.epochs:

@@ -86,6 +86,10 @@ class System:
         update = "released" if variant == "released" else "procrustes"
         return {"fit": "gallery", "center": "fit", "update": update, **self.binary}
 
+    def distance_for(self, config: TrainConfig) -> str | None:
+        """How embeddings trained with these settings are compared: "euclidean", "cosine", or None, as the protocol does."""
+        return None
+
     def build_model(self, config: TrainConfig, num_classes: int) -> nn.Module:
         """The network; random weights come from torch's global generator."""
         return create_model(config.arch, num_classes=num_classes, embedding_dim=config.embedding_dim, **model_options(config))

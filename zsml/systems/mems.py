@@ -14,8 +14,9 @@ Released   the gates' second layer and the embedding start random (--tag-init ra
            margin starts one step later; AlexNet's gates do not see the modality. TU-Berlin's photos have their colours in
            reverse there: --transform mems-bgr --test-transform mems-test-bgr.
 Protocol   every test sketch against every photo by squared Euclidean distance of embeddings as they are, the least one
-           over both images and their mirror images; AP not interpolated, mean over queries. Binary codes by a map that
-           pushes the class centres apart (zsml.retrieval.CentreHash).
+           over both images and their mirror images (trained by --softmax cosface, arcface or a-softmax: the least angle); AP
+           not interpolated, mean over queries. Binary codes by a map that pushes the class centres apart
+           (zsml.quantize.CentreHash).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ SOFTMAX: dict[str, tuple[type[nn.Module], float]] = {
     "a-softmax": (ASoftmaxLoss, 4),
 }
 SCALED = ("cosface", "arcface")
+ANGULAR = (*SCALED, "a-softmax")  # losses of angles, whose embeddings are compared by the angle
 ALEXNET, ALEXNET_MARGIN = "dase_alexnet", 2  # of mems and ems
 
 
@@ -69,6 +71,9 @@ class MEMS(System):
     }
     released: ClassVar = {"tag_init": "random"}
     binary: ClassVar = {"fit": "centers"}
+
+    def distance_for(self, config: TrainConfig) -> str | None:
+        return "cosine" if config.softmax in ANGULAR else None
 
     def problems(self, config: TrainConfig) -> list[str]:
         problems = super().problems(config)
