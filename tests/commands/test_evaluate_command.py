@@ -69,6 +69,7 @@ def test_another_protocol_makes_other_embeddings(run, capsys):
         (["--cluster-model", "kmeans"], "--cluster-model has no meaning without --cluster or --sweep"),
         (["--sweep", "2"], "--sweep must name K in every cell"),
         (["--bits", "8", "--itq-fit", "centers"], "--itq-fit centers: the objective of mathm has no class centres"),
+        (["--itq-fit", "query"], "--itq-fit, --itq-center and --itq-update need --bits"),
         (["--bits", "8", "--itq-fit", "centers", "--itq-update", "released"], "no meaning with --itq-fit centers"),
     ],
 )

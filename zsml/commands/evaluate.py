@@ -63,6 +63,8 @@ class Evaluate(Inference):
 
         if self.bits is not None:
             BinaryOptions(self.bits)  # before the work
+        elif self.itq_fit or self.itq_center or self.itq_update:
+            raise InputError("--itq-fit, --itq-center and --itq-update need --bits, the length of the codes")
         cluster = cluster_options(self.cluster, self.cluster_model, self.cluster_fuse, self.sweep)
         opened, device = self.open()
         system, binary = find_system(opened.config.system), None
@@ -97,7 +99,13 @@ class Evaluate(Inference):
         )
         with writable(out):
             page = write_run_report(out, opened, evaluation, binary, examples=self.examples)
-        return {"run": str(self.folder), "step": opened.step, **evaluation.to_dict(), "report": str(page)}
+        return {
+            "run": str(self.folder),
+            "step": opened.step,
+            "classes": opened.config.tested_classes,
+            **evaluation.to_dict(),
+            "report": str(page),
+        }
 
     def _centers(self, opened: Run) -> torch.Tensor:
         """The class centres that were trained with this very model."""
@@ -118,4 +126,4 @@ class Evaluate(Inference):
     def text(self, result: dict[str, Any]) -> str:
         skipped = f"\n{len(result['skipped_images'])} corrupt images skipped" if result["skipped_images"] else ""
         sweep = f"\n{sweep_table(result['sweep'])}" if "sweep" in result else ""
-        return f"{results_table(result['results'])}{sweep}{skipped}\nreport: {result['report']}"
+        return f"{results_table(result['results'], result['classes'])}{sweep}{skipped}\nreport: {result['report']}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from zsml.errors import InputError, not_known
+from zsml.errors import InputError
 
 
 @dataclass
@@ -171,6 +170,11 @@ class TrainConfig:
         return min(8, cores if resolve_device(self.device).type == "cuda" else cores // 4)
 
     @property
+    def tested_classes(self) -> str:
+        """Which classes retrieval is tested on, in words."""
+        return "classes trained on" if self.data == "annotations" else "unseen classes"
+
+    @property
     def unseen_classes(self) -> list[str] | int | None:
         """`unseen` in the form `load_dataset` takes: names, a count, or None for its default."""
         if len(self.unseen) == 1 and self.unseen[0].isdecimal():
@@ -220,84 +224,11 @@ class TrainConfig:
         ...
         zsml.errors.InputError: --epochs must be 1 or more, got 0
         """
-        problems = [*self._wrong_numbers(), *self._wrong_names(), *self._wrong_combinations()]
-        if starting:
-            problems += self._missing_weights()
+        from zsml.engine.config_checks import problems_of
+
+        problems = problems_of(self, starting)
         if problems:
             raise InputError("\n".join(problems))
-
-    def _wrong_numbers(self) -> list[str]:
-        at_least = {
-            "epochs": 1, "batches_per_epoch": 0 if self.batch == "random" else 1, "classes_per_batch": 2,
-            "samples_per_modality": 1, "sketches_per_batch": 1, "photos_per_batch": 1, "accumulate": 1, "image_size": 32,
-            "embedding_dim": 1, "weight_decay": 0, "frozen_epochs": 0, "warmup_epochs": 0, "triplet_weight": 0, "margin": 0,
-            "beta": 0, "affinity_bonus": 0, "distillation_weight": 0, "contrastive_weight": 0, "memory_weight": 0,
-            "memory_size": 1, "alignment_weight": 0, "teacher_warmup_epochs": 0, "annealing_steps": 0, "workers": 0,
-            "evaluate_every": 0, "backbone_lr_factor": 0, "seed": 0, "split_seed": 0, "samples_per_class": 2,
-        }  # fmt: skip
-        problems = []
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):  # nan fails both
-                problems.append(f"{flag(name)} must be {least} or more, got {value}")
-        for name in ("lr", "teacher_lr", "distillation_temperature", "contrastive_temperature", "scale"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                problems.append(f"{flag(name)} must be above 0, got {value}")
-        return problems
-
-    def _wrong_names(self) -> list[str]:
-        from zsml.data.load import READERS
-        from zsml.data.transforms import TRANSFORMS
-
-        choices = {"data": READERS, "transform": TRANSFORMS, "test_transform": TRANSFORMS}
-        hints = get_type_hints(TrainConfig)
-        choices |= {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
-        return [
-            f"{flag(name)} {not_known(value, known)}"
-            for name, known in choices.items()
-            if (value := getattr(self, name)) not in known
-        ]
-
-    def _missing_weights(self) -> list[str]:
-        problems = []
-        if self.pretrained not in ("no", "imagenet") and not Path(self.pretrained).is_file():
-            problems.append(f"--pretrained {self.pretrained!r} is neither no, imagenet nor a file")
-        if self.teacher not in ("", "imagenet", "random") and not Path(self.teacher).is_file():
-            problems.append(f"--teacher {self.teacher!r} is neither imagenet, random nor a file")
-        if self.affinity is not None and not self.affinity.is_file():
-            problems.append(f"--affinity {str(self.affinity)!r} is not a file; zsml data affinity makes one")
-        return problems
-
-    def _wrong_combinations(self) -> list[str]:
-        from zsml.engine.device import resolve_amp, resolve_device
-
-        problems = []
-        if self.data != "synthetic" and self.root is None:
-            problems.append(f"--root is missing: --data {self.data} needs the folder that holds the images")
-        if self.data not in ("folder", "synthetic") and self.unseen:
-            problems.append(f"--unseen has no meaning for --data {self.data}, whose lists fix the split; leave it out")
-        if self.data in ("folder", "synthetic") and self.lists is not None:
-            problems.append(f"--lists has no meaning for --data {self.data}; leave it out")
-        if self.data != "synthetic" and self.samples_per_class is not None:
-            problems.append(f"--samples-per-class has no meaning for --data {self.data}; leave it out")
-        for name in ("root", "lists"):
-            path = getattr(self, name)
-            if path is not None and not path.is_dir():
-                problems.append(f"{flag(name)} {str(path)!r} is not a folder")
-        if self.batches_per_epoch >= 1 and self.accumulate >= 1 and self.batches_per_epoch % self.accumulate:
-            problems.append(
-                f"--batches-per-epoch ({self.batches_per_epoch}) must be a multiple of --accumulate ({self.accumulate})"
-            )
-        if self.epochs >= 1 and self.frozen_epochs > self.epochs:
-            problems.append(f"--frozen-epochs ({self.frozen_epochs}) must not exceed --epochs ({self.epochs})")
-        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
-            problems.append("--tensorboard needs a package that is not installed: pip install tensorboard")
-        try:
-            resolve_amp(self.amp, resolve_device(self.device))
-        except InputError as error:
-            problems.append(str(error))
-        return problems
 
 
 # Settings that only some systems read; the others refuse them.

@@ -23,9 +23,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def results_table(results: dict[str, dict[str, Any]]) -> str:
-    """The headline numbers of `RetrievalResult.to_dict()` by direction, with what chance would give."""
-    header = ["unseen classes", "mAP", "mAP by class", "mAP@k", "P@k", "chance mAP", "queries", "gallery"]
+def results_table(results: dict[str, dict[str, Any]], classes: str = "unseen classes") -> str:
+    """The headline numbers of `RetrievalResult.to_dict()` by direction, with what chance would give; of which classes."""
+    header = [classes, "mAP", "mAP by class", "mAP@k", "P@k", "chance mAP", "queries", "gallery"]
     rows = [
         [
             name,

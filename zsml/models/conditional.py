@@ -29,7 +29,7 @@ class ConditionalSE(nn.Module):
     squeeze-and-excitation for both modalities, or "random": W2 and w_tag are one linear layer's random weights over
     [z; y]. Without `fc_tag` (conditional=False, or set to None) the gate is plain and needs no tag.
 
-    Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966; DASE: MEMS, arXiv 1812.04275.
+    Source: Liu et al., SAKE, ICCV 2019; Huang et al., MATHM, arXiv 2112.07966; DASE: MEMS, arXiv 1812.04275.
 
     >>> import torch
     >>> gate = ConditionalSE(32, 16)

@@ -97,7 +97,7 @@ def create_model(
     Raises InputError for an unknown arch, a value out of range, or weights that cannot be had or do not fit (all
     missing keys, unexpected keys and wrong shapes in one message); TypeError for a wrong type or an unknown option.
 
-    Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966; MEMS, arXiv 1812.04275.
+    Source: Liu et al., SAKE, ICCV 2019; Huang et al., MATHM, arXiv 2112.07966; MEMS, arXiv 1812.04275.
 
     >>> import torch
     >>> model = create_model("cse_resnet50", num_classes=100, embedding_dim=64)

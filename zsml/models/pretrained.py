@@ -68,7 +68,7 @@ def svd_bottleneck(classifier: Tensor, dim: int, *, rotate: bool) -> tuple[Tenso
     them evenly over the embedding. classifier @ bottleneck is the best approximation of W of rank D in both. Beyond
     min(K, F) directions there are none left, and S_D is filled up with zeros. Computed in float64, returned in W's dtype.
 
-    Source: Liu et al., SAKE, ICCV 2019; Lu et al., MATHM, arXiv 2112.07966 (published code of both).
+    Source: Liu et al., SAKE, ICCV 2019; Huang et al., MATHM, arXiv 2112.07966 (published code of both).
 
     >>> import torch
     >>> w = torch.randn(10, 6)
