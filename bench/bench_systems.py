@@ -1,10 +1,11 @@
 """Every published system trained for a while on images sorted into folders: mAP among unseen classes before and after.
 
-    python bench/bench_systems.py --root IMAGES --unseen horse house --out bench/results/systems.cpu.jsonl [--systems sake dsn]
+    python bench/bench_systems.py --root IMAGES --unseen horse house --out bench/results/systems.cpu.jsonl
+        [--systems sake dsn] [--arch resnet10t]
 
-A check that each of them learns from random weights, at a small size and in minutes on a CPU, with the published objective,
-batches and schedule; not a comparison of the systems: none has the ImageNet weights it was published with, teachers are random
-networks, and each has its own published architecture. A row is written after each system and replaces the one there was.
+A check that each of them learns from random weights, at a small size and in minutes on a CPU, with the published objective, way
+of drawing batches and schedule; not a comparison of the systems: none has the ImageNet weights it was published with, and teachers
+are random networks. Each has its own architecture, or all have the one --arch names. A row is written after each system and replaces the one there was.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 import tyro
 
@@ -49,6 +51,8 @@ class Arguments:
     """Which systems."""
     batches: int = 300
     """Training batches of each."""
+    arch: str = ""
+    """Backbone of all of them; default: each its own."""
 
 
 def setting(name: str, arguments: Arguments, run: Path) -> TrainConfig:
@@ -56,15 +60,12 @@ def setting(name: str, arguments: Arguments, run: Path) -> TrainConfig:
     system = find_system(name)
     base = merged(system.settings_for("folder"))
     changes: dict[str, Any] = {**SMALL, **BATCHES[base.batch], "batches_per_epoch": arguments.batches // SMALL["epochs"]}
+    if arguments.arch:
+        changes |= {"arch": arguments.arch, "embedding_dim": timm.create_model(arguments.arch, num_classes=0).num_features}
     changes |= {"system": name, "data": "folder", "root": arguments.root, "unseen": arguments.unseen, "out": run}
-    for own, value in (
-        ("teacher", "random"),
-        ("warmup_epochs", 0),
-        ("teacher_warmup_epochs", 2),
-        ("annealing_steps", arguments.batches // 2),
-    ):
-        if own in system.settings:
-            changes[own] = value
+    own = {"teacher": "random", "warmup_epochs": 0, "triplet_weight": 0.3, "teacher_warmup_epochs": 2}
+    own["annealing_steps"] = arguments.batches // 2
+    changes |= {name: value for name, value in own.items() if name in system.settings}
     return replace(base, **changes)
 
 
@@ -79,6 +80,7 @@ def main() -> None:
         settings = {key: value for key, value in to_table(config).items() if key not in ("root", "out")}
         row = {
             "system": name,
+            "arch": config.arch,
             "data": f"{arguments.root.name}: {found['seen_classes']} seen, unseen {' '.join(arguments.unseen)}",
             "untrained_map": found["untrained_map"],
             "trained_map": found["trained_map"],
@@ -93,8 +95,8 @@ def main() -> None:
             "settings": settings,
         }
         lines = arguments.out.read_text(encoding="utf-8").splitlines() if arguments.out.exists() else []
-        rows = [*(other for other in map(json.loads, lines) if other["system"] != name), row]
-        write_atomic(arguments.out, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        others = [other for other in map(json.loads, lines) if (other["system"], other["arch"]) != (name, config.arch)]
+        write_atomic(arguments.out, "".join(json.dumps(row) + "\n" for row in (*others, row)).encode())
         before, after, chance = (row[f"{which}_map"] for which in ("untrained", "trained", "chance"))
         print(f"{name}: mAP {before:.3f} -> {after:.3f} (chance {chance:.3f}), {seconds:.0f} s")
 
