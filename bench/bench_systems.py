@@ -4,8 +4,9 @@
         [--systems sake dsn] [--arch resnet10t]
 
 A check that each of them learns from random weights, at a small size and in minutes on a CPU, with the published objective, way
-of drawing batches and schedule; not a comparison of the systems: none has the ImageNet weights it was published with, and teachers
-are random networks. Each has its own architecture, or all have the one --arch names. A row is written after each system and replaces the one there was.
+of drawing batches and schedule; not a comparison of the systems: none has the ImageNet weights it was published with, and
+teachers are random networks. Each has its own architecture, or all have the one --arch names. A row is written after each
+system and replaces the one there was.
 """
 
 from __future__ import annotations
