@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from zsml.data import SketchPhotoDataset, load_dataset
+from zsml.data.affinity_build import imagenet_ids
 from zsml.errors import InputError
 
 FOLDERS = {"sketchy": "Sketchy/zeroshot1", "sketchy2": "Sketchy/zeroshot2", "tuberlin": "TUBerlin/zeroshot"}
@@ -106,6 +107,16 @@ def test_broken_labels_of_zeroshot2_are_not_believed(shared_data):
     for data in (photos, sketches):
         assert all(Path(path).parent.name == data.classes[label] for path, label in zip(data.paths, data.labels, strict=True))
     assert SketchPhotoDataset(sketches, photos).classes == sketches.classes
+
+
+@pytest.mark.parametrize(("name", "copies", "known"), [("sketchy", 2_499, 12), ("sketchy2", 2_100, 1), ("tuberlin", 0, 18)])
+def test_second_copies_and_classes_that_imagenet_knows(shared_data, name, copies, known):
+    """The extension of Sketchy holds its first photos again; and photos of some unseen classes are of classes of ImageNet-1k."""
+    photos = published(shared_data, name, "test", "photo")
+    files = [tuple(Path(path).parts[-2:]) for path in photos.paths]
+    assert len(files) - len(set(files)) == copies
+    imagenet = set(imagenet_ids())
+    assert len({folder for folder, file in files if file.split("_")[0] in imagenet}) == known
 
 
 def test_parts_that_do_not_exist_are_named(shared_data):

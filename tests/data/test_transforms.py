@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from torchvision.transforms import v2
 
 from zsml.data import build_transform
-from zsml.data.affine import MathmPhoto, MathmSketch, SakeAffine, affine_matrix, warp
+from zsml.data.affine import MathmSketch, SakeAffine, affine_matrix, warp
 from zsml.data.transforms import TRANSFORMS
 from zsml.errors import InputError
 
@@ -52,7 +53,7 @@ def test_shapes(name, modality):
 
 
 @pytest.mark.parametrize("modality", ["sketch", "photo"])
-@pytest.mark.parametrize("name", ["train", "sake", "sake-centred", "dsn", "mathm", "mems", "mems-bgr"])
+@pytest.mark.parametrize("name", ["train", "sake", "sake-centred", "dsn", "mathm", "mathm-released", "mems", "mems-bgr"])
 def test_randomness_is_torchs(name, modality):
     transform, image = build_transform(name, modality, 16), drawing()
 
@@ -185,6 +186,24 @@ def test_dsn_views_share_the_warp_and_differ_in_colour():
     torch.testing.assert_close(build_transform("sake", "photo", 16)(image), base)
 
 
+def test_dsn_views_draw_as_published(monkeypatch):
+    """Half are flipped, 0.8 jittered (brightness, contrast, saturation by 0.4, hue by 0.1), a fifth grey; nothing is cropped."""
+    torch.manual_seed(0)
+    transform, number = build_transform("dsn", "photo", 2, normalize="none").view, 3000
+    pixels = [[250, 10, 10], [10, 10, 250]]
+    views = torch.stack([transform(Image.fromarray(np.array([pixels, pixels], dtype=np.uint8))) for _ in range(number)])
+    views = (255 * views).round()
+    grey = (views == views[:, :1]).flatten(1).all(1)
+    flipped = (views[:, 2] > views[:, 0])[:, 0, 0] & ~grey
+    plain = (views == torch.tensor([[250, 10], [10, 10], [10, 250]])[:, None].expand(3, 2, 2)).flatten(1).all(1)
+    for found, share in ((grey, 0.2), (flipped, 0.4), (plain, 0.5 * 0.2 * 0.8)):
+        assert abs(int(found.sum()) - number * share) < 5 * (number * share * (1 - share)) ** 0.5
+    jitters = []
+    monkeypatch.setattr(v2, "ColorJitter", lambda *by: jitters.append(by) or torch.nn.Identity())
+    build_transform("dsn", "sketch", 2)
+    assert jitters == [(0.4, 0.4, 0.4, 0.1)]
+
+
 # ---- MATHM -------------------------------------------------------------------------------------------------------------------
 
 
@@ -206,15 +225,31 @@ def test_mathm_sketches_stay_black_on_white_and_move_about():
         assert MathmSketch()(full).size == (30, 20)
 
 
-def test_mathm_photos_are_hardly_rotated():
-    """Published: 0.3 untouched and, else, four parts with probability one half each, the rotation below 0.53 degrees."""
+@pytest.mark.parametrize(("name", "most"), [("mathm", 30.0), ("mathm-released", 30 * math.pi / 180)])
+def test_mathm_photos_draw_as_published(name, most, monkeypatch):
+    """0.3 untouched and, else, four parts with probability one half each; the code takes radians for degrees."""
+    from zsml.data import affine
+
+    drawn = []
+    monkeypatch.setattr(affine.F, "affine", lambda image, **options: (drawn.append(options), image)[1])
     torch.manual_seed(0)
-    image = picture(8, 8)
-    number = 3000
-    same = sum(np.array_equal(np.asarray(MathmPhoto()(Image.fromarray(image))), image) for _ in range(number))
-    low, high = 0.3 + 0.7 / 16, 0.3 + 0.7 / 8  # a tiny rotation may leave so small an image as it was
-    slack = 5 * (number * 0.25) ** 0.5
-    assert number * low - slack < same < number * high + slack
+    number, transform = 4000, build_transform(name, "photo", 8)
+    image = Image.fromarray(picture(8, 8))
+    plain = build_transform("test", "photo", 8)(image)
+    flipped = sum(not torch.equal(transform(image), plain) for _ in range(number))
+
+    def near(count: int, of: int, share: float) -> bool:
+        return abs(count - of * share) < 5 * (of * share * (1 - share)) ** 0.5
+
+    assert near(len(drawn), number, 0.7) and near(flipped, number, 0.35)
+    angles, scales = torch.tensor([o["angle"] for o in drawn]), torch.tensor([o["scale"] for o in drawn])
+    shifts = torch.tensor([o["translate"] for o in drawn])
+    assert all(
+        near(int((values != rest).sum()), len(drawn), 0.5) for values, rest in ((angles, 0), (scales, 1), (shifts[:, 0], 0))
+    )
+    assert 0.98 * most < angles.abs().max() <= most and angles.min() < 0 < angles.max()
+    assert 0.7 <= scales.min() < 0.71 and 1.29 < scales.max() <= 1.3
+    assert 9.8 < shifts.abs().max() <= 10 and shifts.min() < 0 < shifts.max()
 
 
 # ---- bad input ---------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from tiny_data import CLASSES, tiny_config
 from torch.nn.functional import normalize
 
-from zsml.engine.binary import BinaryOptions, class_centers
+from zsml.engine.binary import BinaryOptions, Coder, class_centers
 from zsml.engine.clusters import ClusterOptions, cluster_options, parse_cells
 from zsml.engine.embed import embed, load_part, open_run
 from zsml.engine.evaluate import evaluate
@@ -19,7 +19,7 @@ from zsml.engine.train import train
 from zsml.errors import InputError
 from zsml.losses import MEMSLoss
 from zsml.metrics import evaluate_distances, evaluate_retrieval
-from zsml.quantize import CentreHash
+from zsml.quantize import ITQ, CentreHash
 from zsml.retrieval import ClusterMatcher
 from zsml.systems import MATHM, System
 
@@ -104,6 +104,14 @@ def test_codes_from_class_centres(run, monkeypatch):
     assert result.protocol.distance == "hamming"
     with pytest.raises(InputError, match="--itq-fit centers needs class centres"):
         evaluate(run.model, run.config, **{**options, "centers": None})
+
+
+@pytest.mark.parametrize(("update", "seed"), [("procrustes", 0), ("released", 50)])
+def test_released_codes_have_the_published_start(update, seed):
+    query, gallery = torch.randn(2, 40, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    itq = ITQ(bits=8, seed=seed, update=update).fit(gallery)
+    codes = Coder(BinaryOptions(8, center="own", update=update), train=None, centers=None)(query, gallery)
+    assert all(torch.equal(found, itq.transform(x, center="own")) for found, x in zip(codes, (query, gallery), strict=True))
 
 
 def test_clusters_and_their_sweep(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny_data import tiny_config
 
 from zsml.data import load_dataset
 from zsml.engine.config import TrainConfig
-from zsml.engine.embed import open_run
+from zsml.engine.embed import load_part, open_run
 from zsml.engine.selection import val_accuracy, val_map
 from zsml.engine.train import train
 from zsml.errors import InputError
@@ -99,6 +100,22 @@ def test_val_map_is_the_map_of_binary_codes_of_drawn_pairs(tiny_folder, tmp_path
         codes[0], query_labels[rows], codes[1], gallery_labels, preset="dsn", distance="hamming"
     ).map_macro
     assert found == pytest.approx(expected)
+
+
+def test_val_map_searches_as_many_photos_as_published(tiny_folder, tmp_path, monkeypatch):
+    """300 batches of 48 pairs; or all there are."""
+    from zsml.engine import selection
+
+    assert selection.PAIRS == 300 * 48
+    searched = []
+    monkeypatch.setattr(selection, "evaluate_retrieval", lambda *data, **_: searched.append(data) or SimpleNamespace(map_macro=0))
+    model = create_model("test_resnet", num_classes=4, embedding_dim=3)
+    for most in (7, 14_400):
+        monkeypatch.setattr(selection, "PAIRS", most)
+        val_map(model, setting(tiny_folder, tmp_path), CPU, "dsn")
+    few, every = searched
+    assert [len(x) for x in few] == [7] * 4 and len(every[2]) == len(load_part(setting(tiny_folder, tmp_path), "train", "photo"))
+    assert torch.equal(few[1], few[3])  # each photo with a sketch of its class
 
 
 def test_no_held_out_sketches_and_no_best_model_are_explained(tiny_folder, tmp_path):

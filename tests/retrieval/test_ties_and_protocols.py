@@ -119,6 +119,25 @@ def test_presets_on_a_worked_example(preset, interpolation, cutoff, by_class) ->
     assert result.protocol.name.startswith(preset)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_preset_of_torchmetrics_is_that_library(seed: int) -> None:
+    retrieval = pytest.importorskip("torchmetrics.functional.retrieval")
+    generator = torch.Generator().manual_seed(seed)
+    query, gallery = torch.randn(12, 4, generator=generator), torch.randn(300, 4, generator=generator)
+    query_labels, gallery_labels = torch.arange(12) % 3, torch.randint(0, 3, (300,), generator=generator)
+    result = evaluate_retrieval(query, query_labels, gallery, gallery_labels, preset="torchmetrics")
+    near, hits = 1 / (1 + torch.cdist(query.double(), gallery.double())), query_labels[:, None] == gallery_labels
+
+    def mean(measure, k: int | None = None) -> float:
+        return float(sum(measure(n, h, top_k=k) for n, h in zip(near, hits, strict=True)) / 12)
+
+    assert result.map == pytest.approx(mean(retrieval.retrieval_average_precision), abs=1e-6)
+    assert result.map_at[200] == pytest.approx(mean(retrieval.retrieval_average_precision, 200), abs=1e-6)
+    for k in (100, 200):
+        assert result.precision[k] == pytest.approx(mean(retrieval.retrieval_precision, k), abs=1e-6)
+    assert result.headline["mAP"] == result.map  # mean over queries
+
+
 def test_presets_state_themselves_and_what_was_changed() -> None:
     sentences = set()
     for name, protocol in PRESETS.items():
@@ -166,7 +185,11 @@ BAD[4, 1], BAD[7, 0] = math.nan, math.inf
         ({"truncated_denominator": "k"}, InputError, "truncated_denominator must be one of"),
         ({"precision_cutoff": "r"}, InputError, "precision_cutoff must be one of"),
         ({"average": "micro"}, InputError, "average must be one of"),
-        ({"preset": "zsih"}, InputError, "preset must be one of mathm, sake, dsn, mems, sbka, zse or None, got 'zsih'"),
+        (
+            {"preset": "zsih"},
+            InputError,
+            "preset must be one of mathm, sake, dsn, mems, sbka, zse, torchmetrics or None, got 'zsih'",
+        ),
         ({"ties": "expected"}, InputError, "pass interpolation=None with it"),
         ({"map_at": (0,)}, InputError, "map_at must hold cut-offs of at least 1"),
         ({"precision_at": (10.0,)}, TypeError, "precision_at must be a tuple of ints"),

@@ -9,6 +9,7 @@ from zsml.engine.config import TrainConfig
 from zsml.errors import InputError
 from zsml.losses import MATHMLoss
 from zsml.metrics import PRESETS
+from zsml.models import create_model
 from zsml.systems import SYSTEMS, find_system
 
 CLASSES = ["ant", "bee", "cow"]
@@ -74,6 +75,45 @@ def test_the_baseline_is_cross_entropy_plus_hardest_triplets_within_a_modality()
         triplets.append(max(positive - negative + 0.2, torch.tensor(0.0)))
     parts = objective(model, images, labels, modality)[1]
     assert parts["triplet"].item() == pytest.approx(float(sum(triplets)) / 12, rel=1e-4)
+
+
+def test_the_baseline_differs_from_mathm_in_its_loss_alone():
+    mathm, baseline = SYSTEMS["mathm"], SYSTEMS["baseline"]
+    assert baseline.settings_for("sketchy") == {**mathm.settings_for("sketchy"), "beta": 0.0}
+    assert (baseline.protocol, baseline.binary_for("released")) == (mathm.protocol, mathm.binary_for("released"))
+
+
+def test_mathm_as_published():
+    config = TrainConfig(**SYSTEMS["mathm"].settings_for("tuberlin"))
+    assert (config.classes_per_batch, config.samples_per_modality, config.batches_per_epoch, config.epochs) == (16, 4, 200, 40)
+    assert (config.lr, config.backbone_lr_factor, config.weight_decay, config.frozen_epochs) == (1e-4, 0.1, 5e-4, 2)
+    assert (config.triplet_weight, config.margin, config.beta, config.weighting) == (1.0, 0.2, 20.0, "adaptive")
+    assert (config.arch, config.embedding_dim, config.transform, config.selection) == ("cse_resnet50", 512, "mathm", "last")
+    released = SYSTEMS["mathm"].settings_for("tuberlin", "released")
+    assert (released["weighting"], released["transform"]) == ("released", "mathm-released")
+    binary = {"fit": "gallery", "center": "own"}
+    assert SYSTEMS["mathm"].binary_for() == {**binary, "update": "procrustes"}
+    assert SYSTEMS["mathm"].binary_for("released") == {**binary, "update": "released"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "pretrained", "fast"),
+    [
+        ("cse_resnet50", "weights.pth", {"trunk.fc_tag", "classifier"}),
+        ("cse_resnet50", "no", {"trunk.fc_tag", "classifier", "bottleneck"}),
+        ("resnet18", "imagenet", {"classifier", "bottleneck"}),  # of whatever weights, which need not have a classifier
+    ],
+)
+def test_mathms_tags_and_classifier_learn_at_the_full_rate(arch, pretrained, fast):
+    system, config = SYSTEMS["mathm"], replace(CONFIG, arch=arch, pretrained=pretrained)
+    with torch.device("meta"):
+        model = create_model(arch, num_classes=3)
+        groups = system.parameter_groups(config, model, torch.nn.Identity())
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = {names[id(p)]: group["share"] for group in groups for p in group["params"]}
+    assert rates.keys() == set(names.values()) and set(rates.values()) == {1.0, 0.1}
+    full = {"trunk.fc_tag" if ".fc_tag." in name else name.split(".")[0] for name, rate in rates.items() if rate == 1.0}
+    assert full == fast
 
 
 @pytest.mark.parametrize("weighting", ["adaptive", "released", "mean"])

@@ -35,7 +35,7 @@ class Evaluate(Inference):
     """Mean subtracted before coding: that of the fitted embeddings, or each set's own; default: as the system's code does."""
     itq_update: Literal["procrustes", "released"] | None = None
     """Rotation update: ITQ's, or the one in the published codes; default: that of the run's --variant."""
-    protocol: Literal["mathm", "sake", "dsn", "mems", "sbka", "zse"] | None = None
+    protocol: Literal["mathm", "sake", "dsn", "mems", "sbka", "zse", "torchmetrics"] | None = None
     """Whose definitions of the metrics to use; default: those of the system trained."""
     distance: Literal["euclidean", "cosine"] | None = None
     """How embeddings are compared; default: as the system and its protocol do."""

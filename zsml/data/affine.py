@@ -89,7 +89,14 @@ class SakeAffine(torch.nn.Module):
 
 
 class MathmPhoto(torch.nn.Module):
-    """MATHM's (arXiv 2112.07966) augmentation of photos, as released, where the rotation is no more than half a degree."""
+    """MATHM's (arXiv 2112.07966) augmentation of photos: flipped, scaled, moved and turned by up to 30 degrees.
+
+    released: as its code does it, which turns 30 degrees into radians and takes these for degrees: by no more than half of one.
+    """
+
+    def __init__(self, released: bool = False):
+        super().__init__()
+        self.most = math.radians(30) if released else 30.0
 
     def forward(self, image: Image.Image) -> Image.Image:
         if chance(0.3):
@@ -98,7 +105,7 @@ class MathmPhoto(torch.nn.Module):
             image = ImageOps.mirror(image)
         scale = uniform(0.7, 1.3) if chance(0.5) else 1.0
         shift = [uniform(-10, 10), uniform(-10, 10)] if chance(0.5) else [0.0, 0.0]
-        degrees = math.radians(uniform(-30, 30)) if chance(0.5) else 0.0  # radians, taken for degrees
+        degrees = uniform(-self.most, self.most) if chance(0.5) else 0.0
         return F.affine(
             image, angle=degrees, translate=shift, scale=scale, shear=[0.0, 0.0], interpolation=v2.InterpolationMode.BILINEAR
         )

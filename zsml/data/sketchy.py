@@ -1,7 +1,8 @@
 """Sketchy Extended: 75,481 sketches and 85,502 photos of 125 classes, in two published splits.
 
 Sangkloy et al., SIGGRAPH 2016; photos added by Liu et al., CVPR 2017; zeroshot1: Shen et al., CVPR 2018; zeroshot2: Yelamarthi et
-al., ECCV 2018. About 2,500 of the unseen photos of zeroshot1 are second copies, as in every published evaluation.
+al., ECCV 2018. Of the unseen photos 2,499 (zeroshot1) and 2,100 (zeroshot2) are second copies, as in every published
+evaluation.
 """
 
 from __future__ import annotations
@@ -66,5 +67,6 @@ def read_sketchy(root: Path, part: str, modality: int, **options: Any) -> ImageD
 
 
 def read_sketchy2(root: Path, part: str, modality: int, **options: Any) -> ImageDataset:
-    """104 seen and 21 unseen classes, none of them in ImageNet-1k by name. root holds 256x256/, EXTEND_.../ and zeroshot2/."""
+    """104 seen and 21 unseen classes, of which one (songbird) has photos of classes of ImageNet-1k, by the WordNet ids in their
+    names; of the 25 of zeroshot1 12 have some. root holds 256x256/, EXTEND_.../ and zeroshot2/."""
     return read_lists(ZEROSHOT2, root, part, modality, **options)

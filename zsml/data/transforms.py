@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def build_transform(name: str, modality: str | int, image_size: int, *, normaliz
     sake        the literal augmentation of SAKE: an affine warp about the top-left corner, filled with black
     sake-centred  the same about the centre, filled with white (sketches) or the mean colour (photos)
     dsn         three tensors [3, 3, S, S]: that of sake, and two views of it with flips and colour changes
-    mathm       MATHM's: near-unrotated photos; sketches turned, scaled and moved on the sheet
+    mathm       MATHM's: photos flipped, scaled, moved and turned; sketches turned, scaled and moved on the sheet
+    mathm-released  the same as its code does it, where photos turn by half a degree at most
     mems        that of MEMS (arXiv 1812.04275): photos flipped; sketches cropped, flipped, turned by up to 90 degrees, and a
                 square of them erased, on white throughout; published with normalize="none"
     mems-test   its evaluation: photos resized; sketches resized to 1.1 S and the middle S x S taken
@@ -161,8 +163,8 @@ def _dsn(modality: int, size: int, tensor: Steps) -> Transform:
     return Views(SakeAffine(modality), view, v2.Compose([_resize(size), *tensor]))
 
 
-def _mathm(modality: int, size: int, tensor: Steps) -> Transform:
-    augment = MathmSketch() if MODALITIES[modality] == "sketch" else MathmPhoto()
+def _mathm(modality: int, size: int, tensor: Steps, released: bool = False) -> Transform:
+    augment = MathmSketch() if MODALITIES[modality] == "sketch" else MathmPhoto(released)
     return v2.Compose([augment, _resize(size), *tensor])
 
 
@@ -202,6 +204,7 @@ TRANSFORMS: dict[str, Callable[[int, int, Steps], Transform]] = {
     "sake-centred": _sake_centred,
     "dsn": _dsn,
     "mathm": _mathm,
+    "mathm-released": partial(_mathm, released=True),
     "mems": _mems,
     "mems-test": _mems_test,
     "mems-bgr": _bgr(_mems),

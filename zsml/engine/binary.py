@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from zsml.errors import InputError
 from zsml.quantize import ITQ, CentreHash
+from zsml.retrieval.quantize import SEEDS
 
 CENTERS = "centers"  # how the name of an objective's class centres ends
 
@@ -24,7 +25,7 @@ class BinaryOptions:
         centres of the objective instead of ITQ (as MEMS's code does), to which the other options have nothing to say.
     center: "own" subtracts from queries and gallery their own mean each (as the published codes do), "fit" the mean of the
         fitted embeddings.
-    update: "procrustes", or "released" for the update rule of the published code.
+    update: "procrustes", or "released" for the update rule of the published code, from its random start.
     """
 
     bits: int
@@ -78,7 +79,8 @@ class Coder:
             return tuple(self.hash_map.transform(x) for x in (query, gallery))
         fit, center = self.options.fit, self.options.center
         basis = self.train if fit == "train" else query if fit == "query" else gallery
-        quantizer = ITQ(bits=self.options.bits, update=self.options.update).fit(basis.cpu())
+        update = self.options.update
+        quantizer = ITQ(bits=self.options.bits, seed=SEEDS[update], update=update).fit(basis.cpu())
         return tuple(quantizer.transform(x.cpu(), center=center).to(query.device) for x in (query, gallery))
 
 

@@ -21,6 +21,7 @@ from zsml.files import write_atomic
 from zsml.metrics import evaluate_retrieval
 from zsml.models import save_model
 from zsml.quantize import ITQ
+from zsml.retrieval.quantize import SEEDS
 
 if TYPE_CHECKING:
     from zsml.systems import System
@@ -99,7 +100,7 @@ def val_map(model: nn.Module, config: TrainConfig, device: torch.device, preset:
     if not len(rows):
         raise InputError("--selection val_map: no class has both a held-out sketch and a photo")
     query = queries.embedding[rows]
-    quantizer = ITQ(bits=query.shape[1], update=itq_update).fit(query)
+    quantizer = ITQ(bits=query.shape[1], seed=SEEDS[itq_update], update=itq_update).fit(query)
     codes = [quantizer.transform(x, center="own") for x in (query, gallery.embedding)]
     result = evaluate_retrieval(
         codes[0], queries.labels[rows], codes[1], gallery.labels, preset=preset, distance="hamming", map_at=(), precision_at=()

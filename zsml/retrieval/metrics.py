@@ -121,8 +121,9 @@ def evaluate_retrieval(
         query_labels: int64 [Q] class ids.
         gallery: [N, D] or [N, W], on the query's device.
         gallery_labels: int64 [N].
-        preset: "mathm" | "sake" | "dsn" | "mems" | "sbka" | "zse": the definitions of that system's released
-            evaluation (:data:`zsml.retrieval.protocol.PRESETS`); arguments given besides it win.
+        preset: "mathm" | "sake" | "dsn" | "mems" | "sbka" | "zse" | "torchmetrics": the definitions of that
+            system's released evaluation, or of that library (:data:`zsml.retrieval.protocol.PRESETS`); arguments
+            given besides it win.
         distance: "euclidean" (default) | "cosine" | "hamming".
         precision_at, map_at: cut-offs k; default (100,) and (200,).
         interpolation: "voc" (default) | None.

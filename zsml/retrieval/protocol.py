@@ -100,7 +100,9 @@ class Protocol:
 # script takes the smallest squared distance over an image and its mirror image (zsml.retrieval.mirror). None
 # defines an order of equal distances (they sort unstably): gallery order stands in for it. AP@200 of SAKE, DSN
 # and MATHM is what their common helper gives, though none of the three scripts asks for it. ZSE cuts P@k at
-# min(k, R) items.
+# min(k, R) items. "torchmetrics" is what that library's retrieval_average_precision and retrieval_precision give
+# of positive scores with their top_k, by which CLIP systems are measured: AP@k is divided by what was found, and
+# so is larger.
 PRESETS: dict[str, Protocol] = {
     "mathm": Protocol(name="mathm"),
     "sake": Protocol(name="sake", average="class"),
@@ -108,6 +110,7 @@ PRESETS: dict[str, Protocol] = {
     "mems": Protocol(name="mems", interpolation=None, precision_at=(), map_at=(), normalize=False, mirror="min"),
     "sbka": Protocol(name="sbka", average="class", precision_at=(100, 200)),
     "zse": Protocol(name="zse", precision_cutoff="min_k_r", precision_at=(100, 200)),
+    "torchmetrics": Protocol(name="torchmetrics", interpolation=None, truncated_denominator="hits", precision_at=(100, 200)),
 }
 
 

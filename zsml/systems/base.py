@@ -72,11 +72,11 @@ class System:
         return True
 
     def settings_for(self, data: str, variant: str = "paper") -> dict[str, Any]:
-        """Where its settings on a data set differ from `TrainConfig`'s own defaults.
+        """Its settings on a data set, which lie over `TrainConfig`'s own defaults.
 
         >>> from zsml.systems import find_system
-        >>> find_system("mathm").settings_for("sketchy", "released")
-        {'variant': 'released', 'weighting': 'released'}
+        >>> find_system("dsn").settings_for("tuberlin", "released")["memory_gradient"]
+        False
         """
         settings = {**self.defaults, **self.per_dataset.get(data, {})}
         return {**settings, "variant": variant, **self.released} if variant == "released" else settings

@@ -14,17 +14,17 @@ from torch import nn
 from zsml.engine.config import TrainConfig
 from zsml.losses import ModalityTripletLoss
 from zsml.losses.gather import several_ranks
-from zsml.systems.base import ClassificationAndTriplet, System
-from zsml.systems.mathm import MARGIN
+from zsml.systems.base import ClassificationAndTriplet
+from zsml.systems.mathm import MARGIN, MATHM
 
 
-class Baseline(System):
+class Baseline(MATHM):
     name = "baseline"
     source = "In Defense of the Triplet Loss for Person Re-Identification, arXiv 1703.07737"
     summary = "cross-entropy + batch-hard triplet within each modality"
-    protocol = "mathm"
     settings = ("warmup_epochs", "triplet_weight", "margin", "beta")
-    defaults: ClassVar = {"beta": 0.0}
+    defaults: ClassVar = {**MATHM.defaults, "beta": 0.0}
+    released: ClassVar = {"transform": "mathm-released"}
 
     def build_objective(self, config: TrainConfig, classes: list[str]) -> nn.Module:
         margin = MARGIN if config.margin is None else config.margin

@@ -8,7 +8,7 @@ Objective  SAKE's two terms on the first view
              photos
            + memory_weight * 1 - cosine of each photo's pooled 2048-d features to the mean of up to 10 sketches remembered of
              its class; the memory is emptied at the start of every epoch.
-Batch      32 sketches + 64 photos at random, full ones only (TU-Berlin 9 + 81, the last as it comes).
+Batch      32 sketches + 64 photos at random, on Sketchy full ones only (TU-Berlin 9 + 81, the last as it comes).
 Schedule   that of SAKE over 20 epochs (TU-Berlin 16). On Sketchy the epoch is kept that retrieves best by binary codes among
            seen classes, on TU-Berlin the last.
 Released   the code computes the memory's loss from detached features: it is reported and trains nothing

@@ -5,9 +5,11 @@ Retrieval among classes that were trained on: only sketches are held out (--data
 Model      SE-ResNeXt101 32x4d whose excitations have a sigmoid in the middle and, in the first three of four stages, see the
            modality (dase_resnext101; also dase_resnet50, dase_resnet18, dase_alexnet); a linear 512-d embedding, not normalised.
 Objective  softmax over learnable class centres, shared by both modalities: logits are negative squared Euclidean distances, and
-           that to the own centre counts margin^2 times (zsml.losses.MEMSLoss); or the losses it was compared with (--softmax).
+           that to the own centre counts margin^2 times (zsml.losses.MEMSLoss); or another softmax (--softmax; cosface
+           and a-softmax are in the published code).
            margin 4 (AlexNet 2), reached linearly over 100,000 steps.
-Batch      22 sketches + 22 photos at random (AlexNet 400 + 400), pixel values from 0 to 1; 1,000 batches per epoch.
+Batch      22 sketches + 22 photos at random, pixel values from 0 to 1; 1,000 batches per epoch. (AlexNet was trained with
+           400 + 400: --sketches-per-batch 400 --photos-per-batch 400.)
 Schedule   Adam, learning rate 1e-4 for 100,000 steps, then linearly to 0 at 200,000; weight decay 1e-4, of the centres none.
            The last epoch is kept.
 Released   the gates' second layer and the embedding start random (--tag-init random) though ImageNet weights are given; the

@@ -1,8 +1,9 @@
 """SAKE: semantic-aware knowledge preservation for zero-shot sketch-based image retrieval (ICCV 2019, arXiv 1904.03208).
 
 Model      SE-ResNet50 whose excitations also see the modality (cse_resnet50), from ImageNet weights; a linear 512-d embedding
-           h (the published code documents 64 as well: --embedding-dim 64), and on h as it is two linear classifiers: of the
-           seen classes, and of ImageNet's 1,000, which start as the two factors of the ImageNet classifier.
+           h (the published commands have 64 on TU-Berlin, and in the test on Sketchy: --embedding-dim 64), and on h as it is two
+           linear classifiers: of the seen classes, and of ImageNet's 1,000, which starts as a factor of the ImageNet classifier
+           as the embedding does.
 Teacher    SE-ResNet50 with its ImageNet classifier, frozen, given the same augmented images.
 Objective  cross-entropy of the seen classes, sketches and photos
            + distillation_weight * cross-entropy of the ImageNet classifier against the teacher's softmax, photos alone; the
@@ -11,7 +12,8 @@ Batch      13 sketches + 26 photos at random (TU-Berlin 4 + 36), each modality s
            sketches or the photos are used up. Random affine moves of both.
 Schedule   Adam, one learning rate, 1e-4 * 0.001^(epoch / 20) in each of 20 epochs, weight decay 5e-4 on everything. The epoch
            is kept that names the classes of most held-out sketches.
-Protocol   every sketch of the unseen classes against every photo of theirs, by Euclidean distance of L2-normalised h.
+Protocol   every sketch of the unseen classes against every photo of theirs, by Euclidean distance of L2-normalised h; mAP
+           averaged over classes, of which the code prints each by itself. Its code makes no binary codes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ Schedule   Adam, weight decay 5e-4 on everything, 1e-4 * 0.001^(epoch / 20) in e
 Released   the code lets the gradient of H(z_t, z_s) into the student, through the softmax that is the target
            (--variant released). It counts the warm-up when it looks for the best epoch, and may then keep none; not here.
 Protocol   every sketch of the unseen classes against every photo of theirs, by Euclidean distance of L2-normalised x; mAP
-           averaged over classes. The paper's other search, by clusters of the gallery, is zsml.retrieval.cluster.
+           averaged over classes. The code's own default is the paper's other search, by clusters of the gallery, over a grid
+           of their numbers: zsml evaluate --cluster 2, and --sweep 2,22-28 4,22-28 for the grid (of Sketchy).
 """
 
 from __future__ import annotations
