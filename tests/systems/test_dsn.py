@@ -59,6 +59,7 @@ def test_published_batches_and_schedule(data, sketches, photos, epochs, drop_las
     assert (config.drop_last, config.selection, config.batch, config.batches_per_epoch) == (drop_last, selection, "random", 0)
     assert (config.lr, config.weight_decay, config.frozen_epochs, config.embedding_dim) == (1e-4, 5e-4, 0, 64)
     expected = {0: 1e-4, 8: 3.16e-6, 15: 1.54e-7} if epochs == 16 else {1: 7.08e-5, 19: 1.41e-7}
+    assert config.amp == "off"
     rates = [config.lr * DSN.lr_factor(config, epoch, part=0.5) for epoch in expected]
     assert rates == pytest.approx(list(expected.values()), rel=2e-3)
 

@@ -140,6 +140,7 @@ def test_other_settings_are_the_published_ones():
     assert (PUBLISHED.sketches_per_batch, PUBLISHED.photos_per_batch, PUBLISHED.batch) == (22, 22, "random")
     assert (PUBLISHED.transform, PUBLISHED.test_transform, PUBLISHED.normalize) == ("mems", "mems-test", "none")
     assert (PUBLISHED.arch, PUBLISHED.embedding_dim, PUBLISHED.selection) == ("dase_resnext101", 512, "last")
+    assert PUBLISHED.amp == "off"
     PUBLISHED.validate()
     MEMS.check(PUBLISHED)
     assert MEMS.settings_for("annotations", "released")["tag_init"] == "random" and MEMS.protocol == "mems"
@@ -156,6 +157,12 @@ def test_networks(variant):
     assert same == (variant == "paper")
     alexnet = MEMS.build_model(replace(config, arch="dase_alexnet"), 3)
     assert alexnet.conditional == (variant == "paper")
+
+
+def test_the_released_variant_of_a_backbone_without_gates_has_none_to_start_at_random():
+    config = replace(TINY, arch="test_resnet", **MEMS.released, variant="released")
+    MEMS.check(config)
+    assert MEMS.build_model(config, 3).arch == "test_resnet"
 
 
 # ---- a training --------------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_published_batches_and_schedule(data, sketches, photos):
     config = replace(TrainConfig(), **SAKE.settings_for(data))
     assert (config.sketches_per_batch, config.photos_per_batch) == (sketches, photos)
     assert (config.batch, config.batches_per_epoch, config.drop_last, config.epochs) == ("random", 0, False, 20)
-    assert (config.lr, config.weight_decay, config.frozen_epochs) == (1e-4, 5e-4, 0)
+    assert (config.lr, config.weight_decay, config.frozen_epochs, config.amp) == (1e-4, 5e-4, 0, "off")
     assert (config.embedding_dim, config.transform, config.selection) == (512, "sake", "val_accuracy")
     rates = [config.lr * SAKE.lr_factor(config, epoch, part=0.5) for epoch in (0, 1, 5, 10, 19)]
     assert rates == pytest.approx([1e-4, 7.08e-5, 1.78e-5, 3.16e-6, 1.41e-7], rel=2e-3)

@@ -72,7 +72,7 @@ def test_settings_of_each_data_set(data, sketches, photos, warmup, teacher_lr, s
     assert (config.distillation_weight, config.distillation_temperature, config.alignment_weight) == (1.0, 1.0, 0.1)
     assert config.affinity_bonus == (0.0 if data == "quickdraw" else 0.3)
     assert (config.arch, config.embedding_dim, config.transform) == ("convnextv2_tiny", 768, "sake")
-    assert config.teacher_trainable == "head" and config.detach_targets
+    assert config.teacher_trainable == "head" and config.detach_targets and config.amp == "off"
     assert [epoch for epoch in range(20) if SBKA.may_keep(config, epoch)] == list(range(warmup, 20))
     assert SBKA.settings_for(data, "released")["detach_targets"] is False
 

@@ -5,13 +5,12 @@ Retrieval among classes that were trained on: only sketches are held out (--data
 Model      SE-ResNeXt101 32x4d whose excitations have a sigmoid in the middle and, in the first three of four stages, see the
            modality (dase_resnext101; also dase_resnet50, dase_resnet18, dase_alexnet); a linear 512-d embedding, not normalised.
 Objective  softmax over learnable class centres, shared by both modalities: logits are negative squared Euclidean distances, and
-           that to the own centre counts margin^2 times (zsml.losses.MEMSLoss); or another softmax (--softmax; cosface
-           and a-softmax are in the published code).
-           margin 4 (AlexNet 2), reached linearly over 100,000 steps.
+           that to the own centre counts margin^2 times (zsml.losses.MEMSLoss); or another softmax (--softmax), of which the
+           published code has cosface and a-softmax. margin 4 (AlexNet 2), reached linearly over 100,000 steps.
 Batch      22 sketches + 22 photos at random, pixel values from 0 to 1; 1,000 batches per epoch. (AlexNet was trained with
            400 + 400: --sketches-per-batch 400 --photos-per-batch 400.)
 Schedule   Adam, learning rate 1e-4 for 100,000 steps, then linearly to 0 at 200,000; weight decay 1e-4, of the centres none.
-           The last epoch is kept.
+           Single precision. The last epoch is kept.
 Released   the gates' second layer and the embedding start random (--tag-init random) though ImageNet weights are given; the
            margin starts one step later; AlexNet's gates do not see the modality. TU-Berlin's photos have their colours in
            reverse there: --transform mems-bgr --test-transform mems-test-bgr.
@@ -70,6 +69,7 @@ class MEMS(System):
         "weight_decay": 1e-4,
         "frozen_epochs": 0,
         "annealing_steps": 100_000,
+        "amp": "off",
     }
     released: ClassVar = {"tag_init": "random"}
     binary: ClassVar = {"fit": "centers"}
@@ -86,7 +86,8 @@ class MEMS(System):
                 problems.append(f"--{error} (--softmax {config.softmax})")
             if config.softmax not in SCALED and config.scale != TrainConfig.scale:
                 problems.append(f"--scale has no meaning with --softmax {config.softmax}, whose logits have none; leave it out")
-        if config.tag_init == "random" and "tag_init" not in _own_options(config.arch):
+        # The released variant asks for it itself, of gates that may not be there.
+        if config.tag_init == "random" and config.variant != "released" and "tag_init" not in _own_options(config.arch):
             problems.append(
                 f"--tag-init random needs gates that see the modality, and --arch {config.arch} has none; leave it out"
             )
@@ -98,7 +99,7 @@ class MEMS(System):
         options = model_options(config)
         if config.arch == ALEXNET and config.variant == "released":
             options["published"] = True
-        elif config.tag_init != "zero":
+        elif config.tag_init != "zero" and "tag_init" in _own_options(config.arch):
             options["tag_init"] = config.tag_init
         return create_model(config.arch, num_classes=0, embedding_dim=config.embedding_dim, **options)
 

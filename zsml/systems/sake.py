@@ -10,8 +10,8 @@ Objective  cross-entropy of the seen classes, sketches and photos
            teacher's logits are raised by affinity_bonus * affinity of the photo's class to each ImageNet class in WordNet.
 Batch      13 sketches + 26 photos at random (TU-Berlin 4 + 36), each modality shuffled by itself; an epoch ends when the
            sketches or the photos are used up. Random affine moves of both.
-Schedule   Adam, one learning rate, 1e-4 * 0.001^(epoch / 20) in each of 20 epochs, weight decay 5e-4 on everything. The epoch
-           is kept that names the classes of most held-out sketches.
+Schedule   Adam, one learning rate, 1e-4 * 0.001^(epoch / 20) in each of 20 epochs, weight decay 5e-4 on everything, single
+           precision. The epoch is kept that names the classes of most held-out sketches.
 Protocol   every sketch of the unseen classes against every photo of theirs, by Euclidean distance of L2-normalised h; mAP
            averaged over classes, of which the code prints each by itself. Its code makes no binary codes.
 """
@@ -56,6 +56,7 @@ class SAKE(System):
         "weight_decay": 5e-4,
         "frozen_epochs": 0,
         "selection": "val_accuracy",
+        "amp": "off",
     }
     per_dataset: ClassVar = {
         "tuberlin": {"sketches_per_batch": 4, "photos_per_batch": 36},

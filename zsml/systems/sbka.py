@@ -12,9 +12,9 @@ Objective  z_s, z_t: ImageNet logits of student and teacher; a: affinity of the 
            teacher: H(z_t, z_s), after the warm-up epochs, in which it stays as it is.
 Batch      70 sketches + 140 photos at random (TU-Berlin 21 + 189, QuickDraw 11 + 99), each modality shuffled by itself; an epoch
            ends when the sketches or the photos are used up. Random affine moves of both.
-Schedule   Adam, weight decay 5e-4 on everything, 1e-4 * 0.001^(epoch / 20) in each of 20 epochs for student and teacher
-           (TU-Berlin: 5e-5 for the teacher). Warm-up of 10 epochs (TU-Berlin 6, QuickDraw 4). Of the epochs after it the one is
-           kept that names the classes of most held-out sketches; of QuickDraw, which holds none out, the last.
+Schedule   Adam, single precision, weight decay 5e-4 on everything, 1e-4 * 0.001^(epoch / 20) in each of 20 epochs for student
+           and teacher (TU-Berlin: 5e-5 for the teacher). Warm-up of 10 epochs (TU-Berlin 6, QuickDraw 4). Of the epochs after
+           it the one is kept that names the classes of most held-out sketches; of QuickDraw, which holds none out, the last.
 Released   the code lets the gradient of H(z_t, z_s) into the student, through the softmax that is the target
            (--variant released). It counts the warm-up when it looks for the best epoch, and may then keep none; not here.
 Protocol   every sketch of the unseen classes against every photo of theirs, by Euclidean distance of L2-normalised x; mAP
