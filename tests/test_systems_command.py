@@ -6,10 +6,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_data import tiny_flags, write_tiny_folder
 
 from zsml.cli import _parse, main
-from zsml.models import create_model, save_model
+from zsml.engine.embed import embed, load_part, open_run
+from zsml.models import create_model, load_model, save_model
+from zsml.models.io import read_card
 from zsml.systems import SYSTEMS
 
 
@@ -89,3 +92,24 @@ def test_a_run_is_evaluated_on_another_data_set(tmp_path, tiny_root, capsys):
     assert (result["num_queries"], result["gallery_size"]) == (8, 8)
     assert main(["evaluate", str(tmp_path / "run"), "--data", "sketchy", "--workers", "0"]) == 2
     assert "no folder" in capsys.readouterr().err
+
+
+def test_a_run_and_its_model_alone_give_the_same_embeddings(tmp_path, tiny_root, capsys):
+    flags = [*tiny_flags(tiny_root, tmp_path / "run"), "--epochs", "1", "--batches-per-epoch", "1", "--normalize", "clip"]
+    assert main(["train", "baseline", *flags]) == 0
+    run = open_run(tmp_path / "run", torch.device("cpu"))
+    save_model(run.model, tmp_path / "alone")
+    model, card = load_model(tmp_path / "alone"), read_card(tmp_path / "alone")
+    assert card == {"system": "baseline", "protocol": "mathm"} and model.preprocessing == run.config.preprocessing
+    sketches = load_part(run.config, "test", "sketch")
+    wanted = embed(run.model, sketches, device=torch.device("cpu")).embedding  # [N, D]
+    images = [sketches.load(item) for item in range(3)]
+    with torch.no_grad():
+        found = model(*model.preprocessing(images, "sketch")).embedding
+    assert torch.allclose(torch.nn.functional.normalize(found), wanted[:3], atol=1e-5)
+    for folder in ("run", "alone"):
+        data = ["--data", "folder", "--root", str(tiny_root), "--unseen", "elk", "fox", "--workers", "0"]
+        assert main(["embed", str(tmp_path / folder), *data, "--out", str(tmp_path / f"{folder}-embedded")]) == 0
+    one, other = (load_file(tmp_path / f"{folder}-embedded" / "embeddings.safetensors") for folder in ("run", "alone"))
+    assert torch.equal(one["embedding"], other["embedding"])
+    capsys.readouterr()

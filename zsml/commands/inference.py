@@ -72,12 +72,13 @@ class Inference:
         opened.config = replace(opened.config, **changes)
         if other:
             opened.config.validate(starting=False)
+        opened.model.preprocessing = opened.config.preprocessing
         return opened, device
 
     def _open_imported(self, changes: dict[str, Any], device: torch.device) -> Run:
-        """A model without a run is used as the system it is of says, on the data set named by the flags."""
+        """A model without a run is used as it and the system it is of say, on the data set named by the flags."""
         from zsml.engine.embed import open_model
-        from zsml.models.io import read_card
+        from zsml.models.io import read_card, read_preprocessing
         from zsml.systems import find_system
 
         card = read_card(self.folder)
@@ -85,8 +86,14 @@ class Inference:
             raise InputError("--data is missing: a model without a run knows no data set; name one, and its --root")
         name = "mathm" if card is None else card["system"]
         settings = find_system(name).settings_for(self.data)
+        known = read_preprocessing(self.folder)
+        if known is not None:
+            settings = {**settings, "image_size": known.image_size, "test_transform": known.transform}
         config = replace(TrainConfig(), **{**settings, "system": name, "pretrained": "no", **changes})
         opened = open_model(self.folder, config, device)
         opened.config = replace(config, arch=opened.model.arch, embedding_dim=opened.model.embedding_dim)
         opened.config.validate(starting=False)
+        if known is not None:  # any mean and deviation, not only those that have a name
+            opened.config = replace(opened.config, normalize=known.normalize)
+        opened.model.preprocessing = opened.config.preprocessing
         return opened

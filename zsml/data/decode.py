@@ -26,7 +26,7 @@ def decode(path: str | Path | BinaryIO) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return _rgb(_upright(image))
+            return as_rgb(image)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"image {str(path)!r} cannot be opened: {error.strerror}") from error
     except (
@@ -40,6 +40,11 @@ def decode(path: str | Path | BinaryIO) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         raise CorruptImage(str(path), f"{error}" or type(error).__name__) from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB, as `decode` gives it."""
+    return _rgb(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

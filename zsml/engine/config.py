@@ -191,6 +191,16 @@ class TrainConfig:
         return pixel_statistics(self.arch)
 
     @property
+    def preprocessing(self) -> Any:
+        """What is done to images outside training, as models keep it (`zsml.models.Preprocessing`)."""
+        from zsml.data.transforms import NORMALIZE
+        from zsml.models import Preprocessing
+
+        pixels = self.pixel_normalisation
+        mean, std = (NORMALIZE[pixels] or (None, None)) if isinstance(pixels, str) else pixels
+        return Preprocessing(self.image_size, self.test_transform, mean, std)
+
+    @property
     def teacher_source(self) -> str:
         """`teacher`, or where that is left open what `pretrained` says; "" if it is random weights."""
         return self.teacher or {"no": ""}.get(self.pretrained, self.pretrained)

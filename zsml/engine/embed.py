@@ -71,8 +71,8 @@ def open_run(run: Path | str, device: torch.device, weights: Literal["auto", "be
             step, what = note["step"], f"epoch {note['epoch']}, best by {note['selection']} ({note['value']:.4f})"
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{str(chosen)!r} is damaged: selection.json cannot be read ({error})") from error
-        return Run(Path(run), config, _ready(chosen, device), step, what)
-    return Run(Path(run), config, _ready(checkpoint, device), place.step, f"step {place.step}, the last", checkpoint)
+        return Run(Path(run), config, _ready(chosen, device, config), step, what)
+    return Run(Path(run), config, _ready(checkpoint, device, config), place.step, f"step {place.step}, the last", checkpoint)
 
 
 def open_model(folder: Path | str, config: TrainConfig, device: torch.device) -> Run:
@@ -84,8 +84,11 @@ def open_model(folder: Path | str, config: TrainConfig, device: torch.device) ->
     return Run(Path(folder), config, _ready(Path(folder), device), 0, "imported")
 
 
-def _ready(folder: Path, device: torch.device) -> nn.Module:
-    return load_model(folder).to(device, memory_format=torch.channels_last).eval()
+def _ready(folder: Path, device: torch.device, config: TrainConfig | None = None) -> nn.Module:
+    model = load_model(folder)
+    if model.preprocessing is None and config is not None:  # a run's, from before models kept it themselves
+        model.preprocessing = config.preprocessing
+    return model.to(device, memory_format=torch.channels_last).eval()
 
 
 @torch.no_grad()

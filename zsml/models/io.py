@@ -15,6 +15,7 @@ from zsml.errors import InputError
 from zsml.files import write_atomic
 from zsml.models.create import create_model
 from zsml.models.model import EmbeddingModel
+from zsml.models.preprocessing import Preprocessing
 from zsml.models.weightfile import is_safetensors
 
 WEIGHTS = "model.safetensors"
@@ -25,9 +26,10 @@ FORMAT = "zsml-model-1"
 def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> None:
     """Write a model to folder/model.safetensors, and its configuration for people to read to folder/config.json.
 
-    The configuration that `load_model` uses is in the header of the weight file, so that no crash can separate the two.
-    So is the model's card, if it has one (see `read_card`). Each file is written beside its place, flushed to the disk and
-    renamed: a save that fails (disk full, power cut) leaves the previous model intact. The folder is made if missing.
+    The configuration that `load_model` uses is in the header of the weight file, so that no crash can separate the two. So
+    are the model's card, if it has one (see `read_card`), and its preprocessing, which config.json shows too. Each file is
+    written beside its place, flushed to the disk and renamed: a save that fails (disk full, power cut) leaves the previous
+    model intact. The folder is made if missing.
 
     Raises TypeError for anything but an `EmbeddingModel` (unwrap DistributedDataParallel or torch.compile first) and for
     a card that JSON cannot hold, InputError where the folder cannot be written.
@@ -52,10 +54,16 @@ def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> None:
     metadata = {"format": FORMAT, "config": json.dumps(model.config)}
     if model.card is not None:
         metadata["card"] = _card_text(model.card)
+    shown = dict(model.config)
+    if model.preprocessing is not None:
+        if not isinstance(model.preprocessing, Preprocessing):
+            raise TypeError(f"model.preprocessing must be a Preprocessing or None, got {type(model.preprocessing).__name__}")
+        shown["preprocessing"] = model.preprocessing.to_dict()
+        metadata["preprocessing"] = json.dumps(shown["preprocessing"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / WEIGHTS, save(tensors, metadata=metadata))
-        write_atomic(folder / CONFIG, (json.dumps(model.config, indent=2) + "\n").encode())
+        write_atomic(folder / CONFIG, (json.dumps(shown, indent=2) + "\n").encode())
     except OSError as error:
         raise InputError(
             f"folder {folder} cannot be written ({error}); make room or choose another one. A model saved there before is intact"
@@ -63,7 +71,8 @@ def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> None:
 
 
 def load_model(folder: str | os.PathLike[str]) -> EmbeddingModel:
-    """Read the model that `save_model` wrote to folder, in eval mode on the CPU, weights in float32, with its card.
+    """Read the model that `save_model` wrote to folder, in eval mode on the CPU, weights in float32, with its card
+    and its preprocessing.
 
     Raises InputError where the folder holds no such model, the file is of another kind, or its weights do not fit its
     configuration (all missing keys, unexpected keys and wrong shapes in one message).
@@ -83,7 +92,7 @@ def load_model(folder: str | os.PathLike[str]) -> EmbeddingModel:
         raise InputError(f"{path} has a configuration that cannot be used: {error}") from error
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its configuration: {error}") from error
-    model.card = _card(metadata, path)
+    model.card, model.preprocessing = _card(metadata, path), _preprocessing(metadata, path)
     return model.eval()
 
 
@@ -95,8 +104,6 @@ def read_card(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         {"system": "sake",              # whose checkpoint it is, a name of `zsml systems`
          "protocol": "sake",            # preset of zsml.metrics that its authors' evaluation follows
          "source": {"file": "model_best.pth.tar", "bytes": 105000000, "sha256": "9f86d08..."}}
-
-    How its images are to be prepared (size, transform, normalisation) follows from the settings of that system.
 
     Raises InputError where the folder holds no model, or a card that cannot be read.
 
@@ -110,6 +117,15 @@ def read_card(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """
     path = Path(folder) / WEIGHTS
     return _card(_read_header(path), path)
+
+
+def read_preprocessing(folder: str | os.PathLike[str]) -> Preprocessing | None:
+    """What is done to images before the model in folder sees them, without reading its weights; None where it was not saved.
+
+    Raises InputError where the folder holds no model, or a preprocessing that cannot be used.
+    """
+    path = Path(folder) / WEIGHTS
+    return _preprocessing(_read_header(path), path)
 
 
 def _read_header(path: Path) -> dict[str, str]:
@@ -141,6 +157,15 @@ def _card(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
     if not isinstance(card, dict):
         raise InputError(f"{path} has a card that cannot be read: {type(card).__name__}, expected a dict")
     return card
+
+
+def _preprocessing(metadata: dict[str, str], path: Path) -> Preprocessing | None:
+    if "preprocessing" not in metadata:
+        return None
+    try:
+        return Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
+    except ValueError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
 
 
 def _card_text(card: Any) -> str:

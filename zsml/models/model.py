@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zsml.errors import InputError
 from zsml.models.conditional import modality_tag
 from zsml.models.gate import FeatureGate
+from zsml.models.preprocessing import Preprocessing
 
 IMAGENET_CLASSES = 1000
 SMALLEST_SIDE = 3  # pixels; below it the first max-pool of the SE trunks has nothing to pool
@@ -42,12 +43,14 @@ class EmbeddingModel(nn.Module):
 
     Attributes: arch, num_classes, embedding_dim, conditional, config (a JSON-able dict: `create_model(**config)` builds
     the same architecture anew), card (where the weights of a published model came from, see
-    `zsml.models.io.read_card`; None of others).
+    `zsml.models.io.read_card`; None of others), preprocessing (what is done to images before, `Preprocessing`; None where it is
+    not known). Both are saved with the model.
 
     Source: Liu et al., SAKE, ICCV 2019.
     """
 
     card: dict[str, Any] | None = None
+    preprocessing: Preprocessing | None = None
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class Layout:
     may leave it out. renames: pattern and replacement, from timm's names of trunk parameters to the published ones.
     tag_column: the tag of a gate is the last input of fc2 in the file (else fc_tag, as in our models).
     normalize: how the images were scaled that the network was trained on, as in `zsml.data.load_dataset`.
+    transform: what its evaluation does to images, a name of `zsml.data.build_transform`.
     gate_shapes: what follows the two axes of a gate's matrices: () of a linear layer, (1, 1) of a convolution.
     """
 
@@ -41,6 +42,7 @@ class Layout:
     renames: tuple[tuple[str, str], ...] = ()
     tag_column: bool = False
     normalize: str = "imagenet"
+    transform: str = "test"
     gate_shapes: tuple[tuple[int, ...], ...] = ((),)
 
     def with_prefix(self, name: str) -> str:
@@ -161,6 +163,7 @@ LAYOUTS = {
         heads={"bottleneck": "last_linear"},
         tag_column=True,
         normalize="none",
+        transform="mems-test",
         gate_shapes=((), (1, 1)),
     ),
     # The names of ConvNeXt V2's authors; "head" is the ImageNet classifier, "linear" that of the seen classes.

@@ -14,6 +14,8 @@ from torch import Tensor
 from zsml.errors import InputError, not_known
 from zsml.models.create import create_model
 from zsml.models.model import EmbeddingModel
+from zsml.models.preprocessing import Preprocessing
+from zsml.models.pretrained import pixel_statistics
 from zsml.models.released.kind import kind_of
 from zsml.models.released.layouts import LAYOUTS, Layout, Place, places
 from zsml.models.weightfile import printable, read_torch_file, tensors_by_name
@@ -34,7 +36,7 @@ def load_released(path: str | os.PathLike[str], system: str) -> EmbeddingModel:
     logits and imagenet_logits are None where it holds no such head. `.embedding` [B, D] is what the network computes
     (of sbka: the normalised pooled features); the papers, except MEMS, L2-normalise it before comparing. Nothing but
     tensors and numbers is read from the file, and nothing in it is run. `.card` tells where the model came from
-    (`zsml.models.io.read_card`).
+    (`zsml.models.io.read_card`), `.preprocessing` what its authors' evaluation does to images.
 
     Raises InputError for an unknown system, a file of another kind (says which it looks like), or names and shapes that
     do not fit: all missing keys, unexpected keys and wrong shapes are in one message.
@@ -64,6 +66,8 @@ def load_released(path: str | os.PathLike[str], system: str) -> EmbeddingModel:
     taken = {name: place.take(weights, own[name]) for name, place in found.items()}
     model.load_state_dict({**taken, **{name: torch.tensor(0) for name in counters}}, assign=True)
     model.card = {"system": system, "protocol": system, "source": _source(path)}
+    pixels = (None, None) if layout.normalize == "none" else pixel_statistics(model.arch)
+    model.preprocessing = Preprocessing(transform=layout.transform, mean=pixels[0], std=pixels[1])
     return model.eval()
 
 
