@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tiny_data import tiny_flags, write_tiny_folder
 
 from zsml.cli import _parse, main
+from zsml.commit import commit
 from zsml.engine.embed import embed, load_part, open_run
 from zsml.models import create_model, load_model, save_model
 from zsml.models.io import read_card
@@ -100,7 +101,9 @@ def test_a_run_and_its_model_alone_give_the_same_embeddings(tmp_path, tiny_root,
     run = open_run(tmp_path / "run", torch.device("cpu"))
     save_model(run.model, tmp_path / "alone")
     model, card = load_model(tmp_path / "alone"), read_card(tmp_path / "alone")
-    assert card == {"system": "baseline", "protocol": "mathm"} and model.preprocessing == run.config.preprocessing
+    assert {name: card[name] for name in ("system", "protocol")} == {"system": "baseline", "protocol": "mathm"}
+    assert card["paper"] == SYSTEMS["baseline"].source and card["commit"] == commit()
+    assert model.preprocessing == run.config.preprocessing
     sketches = load_part(run.config, "test", "sketch")
     wanted = embed(run.model, sketches, device=torch.device("cpu")).embedding  # [N, D]
     images = [sketches.load(item) for item in range(3)]

@@ -8,7 +8,6 @@ import importlib.util
 import math
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 import zsml
+from zsml.commit import commit
 
 PACKAGES = ("torch", "numpy", "faiss-cpu", "scipy", "torchmetrics", "pytorch-metric-learning")
 SHORT = 0.02  # seconds; shorter calls are timed several in a row, after one that is not timed
@@ -163,19 +163,6 @@ def cpu_name() -> str:
         lines = []
     models = [line.split(":")[1].strip() for line in lines if "model name" in line]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit of the checkout zsml runs from, "+" if its code was changed since; of an installed package, its version."""
-    package = Path(zsml.__file__).resolve().parent
-    if not (package.parent / ".git").exists():
-        return f"zsml {zsml.__version__}"
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", package.parent, *words], capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "zsml", "csrc", "setup.py")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def _version(package: str) -> str | None:

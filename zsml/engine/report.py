@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from zsml.commit import commit
 from zsml.engine.binary import BinaryOptions
 from zsml.engine.clusters import CHOSEN_ON_TEST
 from zsml.engine.config_file import to_table
 from zsml.engine.embed import Run
 from zsml.engine.evaluate import Direction, Evaluation
 from zsml.metrics import Protocol
+from zsml.models.io import weights_sha256
 from zsml.retrieval.mirror import MirrorDistances
 from zsml.retrieval.report import QueryExample, write_report
 
@@ -52,7 +54,7 @@ def write_run_report(
         protocol=protocol,
         classes=direction.gallery.dataset.classes,
         examples=query_examples(direction, examples, seed, evaluation.protocol.distance),
-        facts={"step": run.step, **to_table(config)},
+        facts={"step": run.step, "commit": commit(), "weights_sha256": weights_sha256(run.model), **to_table(config)},
         skipped=evaluation.skipped,
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zsml.commit import commit
 from zsml.engine.checkpoint import (
     BEST,
     Place,
@@ -79,7 +80,8 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
         start = config if checkpoint is None else replace(config, pretrained="no", teacher=config.teacher_source and "random")
         objective = system.build_objective(start, classes).to(device)
         model = system.build_model(start, len(classes))
-    model.card, model.preprocessing = {"system": system.name, "protocol": system.protocol}, config.preprocessing
+    model.card = {"system": system.name, "protocol": system.protocol, "paper": system.source, "commit": commit()}
+    model.preprocessing = config.preprocessing
     model = team.prepare(model, config).to(device, memory_format=torch.channels_last)
     model.trainable(config.trainable)
     optimizer = torch.optim.Adam(system.parameter_groups(config, model, objective), lr=config.lr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -97,9 +98,10 @@ def load_model(folder: str | os.PathLike[str]) -> EmbeddingModel:
 
 
 def read_card(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Where the model in folder came from, without reading its weights; None of a model that was trained here.
+    """Where the model in folder came from, without reading its weights; None where nobody said.
 
-    A model that `load_released` read has the card (also as `model.card`, which `save_model` writes)
+    It is `model.card`, which `save_model` writes. Training notes system, protocol, paper and commit; `save_pretrained` adds
+    the evaluation; a model that `load_released` read has
 
         {"system": "sake",              # whose checkpoint it is, a name of `zsml systems`
          "protocol": "sake",            # preset of zsml.metrics that its authors' evaluation follows
@@ -126,6 +128,21 @@ def read_preprocessing(folder: str | os.PathLike[str]) -> Preprocessing | None:
     """
     path = Path(folder) / WEIGHTS
     return _preprocessing(_read_header(path), path)
+
+
+def weights_sha256(model: EmbeddingModel) -> str:
+    """SHA-256 of a model's numbers, by name: the same wherever and in whatever file they are.
+
+    >>> model = create_model("resnet18", num_classes=0, embedding_dim=8)
+    >>> weights_sha256(model) == weights_sha256(model.to(memory_format=torch.channels_last))
+    True
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _read_header(path: Path) -> dict[str, str]:

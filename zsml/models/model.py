@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -140,6 +141,45 @@ class EmbeddingModel(nn.Module):
             wrong = modality[(modality != 0) & (modality != 1)]
             if wrong.numel():
                 raise InputError(f"modality must be 0 (sketch) or 1 (photo), got {sorted(set(wrong.tolist()))[:5]}")
+
+    def save_pretrained(self, folder: str | os.PathLike[str], report: str | os.PathLike[str] | None = None) -> None:
+        """Write a folder that others can use: model.safetensors, config.json and README.md, the model's card.
+
+        report: the folder that `zsml evaluate` wrote of this very model; its numbers go into the card, each with its
+        protocol and commit. Raises InputError where that is of other weights, or the folder cannot be written.
+
+        >>> import tempfile
+        >>> from zsml.models import EmbeddingModel, create_model
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     create_model("resnet18", num_classes=0, embedding_dim=8).save_pretrained(folder)
+        ...     EmbeddingModel.from_pretrained(folder).embedding_dim
+        8
+        """
+        from zsml.models.sharing import save_pretrained
+
+        save_pretrained(self, folder, report)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | os.PathLike[str], *, download: bool = False, revision: str | None = None
+    ) -> EmbeddingModel:
+        """The model in a folder, or in a repository owner/name of the Hugging Face Hub, in eval mode on the CPU.
+
+        download: fetch the repository over the network; without it, it must have been downloaded before. revision: branch,
+        tag or commit of the repository. Nothing in the files is run. Raises InputError where the model cannot be had.
+        """
+        from zsml.models.sharing import from_pretrained
+
+        return from_pretrained(name, download=download, revision=revision)
+
+    def push_to_hub(self, repository: str, report: str | os.PathLike[str] | None = None, *, private: bool = True) -> str:
+        """Upload what `save_pretrained` writes to a repository owner/name of the Hub, made if missing; returns the commit's URL.
+
+        Credentials are those of `hf auth login`. Raises InputError where the repository cannot be written.
+        """
+        from zsml.models.sharing import push_to_hub
+
+        return push_to_hub(self, repository, report, private=private)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """The parameters that no ImageNet weight file holds: gate, bottleneck, classifiers and the trunk's tag weights."""
