@@ -17,7 +17,7 @@ from tiny_data import tiny_flags, write_tiny_folder
 
 import zsml
 from zsml.cli import main
-from zsml.commands import COMMANDS, DATA_ACTIONS
+from zsml.commands import ACTIONS, COMMANDS
 from zsml.engine.tables import demo_table
 
 
@@ -56,13 +56,13 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
     assert f"Example: zsml {command}" in shown and "--json" in shown
 
 
-@pytest.mark.parametrize("action", DATA_ACTIONS)
-def test_every_action_on_data_explains_itself_with_an_example(action, capsys):
+@pytest.mark.parametrize(("command", "action"), [(command, action) for command in ACTIONS for action in ACTIONS[command]])
+def test_every_action_explains_itself_with_an_example(command, action, capsys):
     with pytest.raises(SystemExit) as caught:
-        main(["data", action, "--help"])
+        main([command, action, "--help"])
     shown = capsys.readouterr().out
     assert caught.value.code == 0
-    assert f"Example: zsml data {action}" in shown and "--json" in shown
+    assert f"Example: zsml {command} {action}" in shown and "--json" in shown
 
 
 def test_train_then_evaluate_then_embed(run, capsys):

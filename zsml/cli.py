@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import subcommand
 
-from zsml.commands import COMMANDS, DATA_ACTIONS
+from zsml.commands import ACTIONS, COMMANDS
 from zsml.commands.train import Train
 from zsml.engine.config_file import merged, read_toml
 from zsml.engine.stopping import EndedElsewhere, Interrupted, TrainingFailed
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = _parse(argv)
         result = command.run()
-        if first or not isinstance(command, Train):
+        if first or not getattr(command, "ranks", False):
             print(json.dumps(result, ensure_ascii=False) if command.json else command.text(result), flush=True)
         return command.status(result) if hasattr(command, "status") else 0  # 1: done, and what was looked for is not there
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -74,9 +74,8 @@ def _parse(argv: list[str]) -> Any:
 
 
 def _parse_flags(argv: list[str], train: Train) -> Any:
-    if argv[:1] == ["data"] and argv[1:2] and argv[1] in DATA_ACTIONS:
-        action = DATA_ACTIONS[argv[1]]
-        return tyro.cli(action, args=argv[2:], prog=f"zsml data {argv[1]}", description=inspect.getdoc(action))
+    if action := ACTIONS.get("".join(argv[:1]), {}).get("".join(argv[1:2])):
+        return tyro.cli(action, args=argv[2:], prog=f"zsml {argv[0]} {argv[1]}", description=inspect.getdoc(action))
     named = [
         Annotated[
             command,

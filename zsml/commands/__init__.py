@@ -15,7 +15,9 @@ from zsml.commands.demo import Demo
 from zsml.commands.embed import Embed
 from zsml.commands.evaluate import Evaluate
 from zsml.commands.import_ import Import
+from zsml.commands.index import Index, IndexCodes, IndexDelete, IndexVerify
 from zsml.commands.info import Info
+from zsml.commands.search import Search
 from zsml.commands.systems import Systems
 from zsml.commands.train import Train
 
@@ -23,6 +25,8 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "embed": Embed,
+    "index": Index,
+    "search": Search,
     "data": Data,
     "systems": Systems,
     "import": Import,
@@ -31,5 +35,9 @@ COMMANDS: dict[str, type] = {
     "demo": Demo,
 }
 
-# What stands behind `zsml data ACTION NAME`; without an action `zsml data NAME` shows what is there.
-DATA_ACTIONS: dict[str, type] = {"affinity": DataAffinity, "check": DataCheck, "prepare": DataPrepare}
+# What stands behind `zsml data ACTION NAME`; without an action `zsml data NAME` shows what is there. Likewise `zsml index`,
+# which without an action adds images; a run whose folder has the name of an action is ./delete.
+ACTIONS: dict[str, dict[str, type]] = {
+    "data": {"affinity": DataAffinity, "check": DataCheck, "prepare": DataPrepare},
+    "index": {"codes": IndexCodes, "delete": IndexDelete, "verify": IndexVerify},
+}

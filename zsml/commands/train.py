@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tyro.conf import OmitArgPrefixes
 
@@ -19,6 +19,8 @@ class Train:
 
     Example: zsml train mathm --data folder --root PATH --arch cse_resnet50 --epochs 40 --out runs/x
     """
+
+    ranks: ClassVar[bool] = True  # one of several processes that torchrun started may run it
 
     settings: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     config: Path | None = None

@@ -12,33 +12,27 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsml.data.transforms import Normalize, build_transform, modality_number, normalization
 from zsml.errors import InputError
-from zsml.models import EmbeddingModel, load_model
-from zsml.models.io import CONFIG, WEIGHTS
+from zsml.models import EmbeddingModel, Preprocessing, load_model
+from zsml.models.io import CONFIG, WEIGHTS, read_preprocessing
 from zsml.retrieval.index_files import sha256_of
 
 BATCH = 64  # images embedded together
 
 
 class Encoder:
-    """PIL images and their modality -> embeddings: prepared as in evaluation, embedded, and scaled to length 1 if `l2`.
+    """PIL images and their modality -> embeddings h, or h / ||h|| with `l2`.
 
     Args:
-        model: in eval mode, on `device`.
-        image_size, transform, normalize: as `zsml.data.build_transform` takes them.
-        l2: h / ||h||; False leaves h as the network gives it.
+        model: what embeds prepared images; it is moved to `device` and put in eval mode.
+        preprocessing: how images are prepared.
     """
 
     def __init__(
-        self, model: EmbeddingModel, image_size: int, transform: str = "test", normalize: Normalize = "imagenet", l2: bool = True,
-        device: torch.device | str = "cpu",
-    ):  # fmt: skip
+        self, model: EmbeddingModel, preprocessing: Preprocessing, *, l2: bool = True, device: torch.device | str = "cpu"
+    ):
         self.model, self.device, self.l2 = model.to(device, memory_format=torch.channels_last).eval(), torch.device(device), l2
-        self.width = model.embedding_dim
-        self.transforms = {
-            name: build_transform(transform, name, image_size, normalize=normalize) for name in ("sketch", "photo")
-        }
+        self.preprocessing, self.width = preprocessing, model.embedding_dim
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image], modality: str) -> Tensor:
@@ -48,18 +42,8 @@ class Encoder:
             TypeError: something else than PIL images.
             InputError: no image, or another modality than "sketch" and "photo".
         """
-        number = modality_number(modality)
-        for image in images:
-            if not isinstance(image, Image.Image):
-                raise TypeError(f"images must be PIL images, got {type(image).__name__}")
-        if len(images) == 0:
-            raise InputError("images is empty; give at least one")
-        transform = self.transforms["sketch" if number == 0 else "photo"]
-        rows = []
-        for start in range(0, len(images), BATCH):
-            batch = torch.stack([transform(image.convert("RGB")) for image in images[start : start + BATCH]])  # [B, 3, S, S]
-            rows.append(self.embed(batch, torch.full((len(batch),), number)))
-        return torch.cat(rows)
+        parts = [images[start : start + BATCH] for start in range(0, max(1, len(images)), BATCH)]
+        return torch.cat([self.embed(*self.preprocessing(part, modality)) for part in parts])
 
     @torch.inference_mode()
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
@@ -69,29 +53,29 @@ class Encoder:
         return (F.normalize(embedding, dim=1) if self.l2 else embedding).cpu()
 
 
-def describe(
-    folder: Path | str, *, image_size: int, transform: str = "test", normalize: Normalize = "imagenet", l2: bool = True
-) -> dict[str, Any]:
+def describe(folder: Path | str, *, preprocessing: Preprocessing | None = None, l2: bool = True) -> dict[str, Any]:
     """What `Index.create` takes as `model`: a folder that `save_model` wrote, and how images are prepared for it.
 
+    Args:
+        preprocessing: None: the one kept with the model.
+        l2: embeddings are scaled to length 1.
+
     Raises:
-        TypeError, InputError: there is no model in the folder, or images cannot be prepared so.
+        InputError: there is no model in the folder, or it does not say how images are prepared.
     """
-    build_transform(transform, "sketch", image_size, normalize=normalize)
-    path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        raise InputError(f"folder {str(folder)!r} holds no {WEIGHTS}; give the folder that zsml.models.save_model wrote")
-    values = normalize if isinstance(normalize, str) else [[float(value) for value in values] for values in normalize]
-    settings = {"image_size": image_size, "transform": transform, "normalize": values, "l2": bool(l2)}
-    return {"folder": str(folder), "sha256": sha256_of(path), **settings}
+    folder = Path(folder)
+    preprocessing = preprocessing or read_preprocessing(folder)
+    if preprocessing is None:
+        raise InputError(f"the model in {str(folder)!r} does not say how its images are prepared; pass preprocessing")
+    about = {"sha256": sha256_of(folder / WEIGHTS), "l2": bool(l2), "preprocessing": preprocessing.to_dict()}
+    return {"folder": str(folder), **about}
 
 
 def take_in(model: dict[str, Any], into: Path, width: int) -> dict[str, Any]:
     """Copy the model of `describe` into an index, and return what its manifest says of it."""
-    if not isinstance(model, dict) or "folder" not in model:
+    if not isinstance(model, dict) or not {"folder", "sha256", "l2", "preprocessing"} <= model.keys():
         raise TypeError(f"model must be the dict of zsml.retrieval.encoder.describe, or None, got {type(model).__name__}")
-    about = {"sha256": "", **{name: value for name, value in model.items() if name != "folder"}}
-    source = Path(model["folder"])
+    source, about = Path(model["folder"]), {name: value for name, value in model.items() if name != "folder"}
     into.mkdir(exist_ok=True)
     for name in (WEIGHTS, CONFIG):
         if (source / name).is_file():
@@ -116,9 +100,5 @@ def open_encoder(folder: Path, about: dict[str, Any], device: torch.device) -> E
             f"{path} is not the model that made the embeddings of this index: its SHA-256 is {found[:12]}..., not "
             f"{str(about.get('sha256'))[:12]}...; put that one back, or build the index anew"
         )
-    settings = {name: about[name] for name in ("image_size", "transform", "normalize", "l2") if name in about}
-    normalization(settings.get("normalize", "imagenet"))
-    try:
-        return Encoder(load_model(folder), device=device, **settings)
-    except TypeError as error:
-        raise InputError(f"index {str(folder.parent)!r} describes its model in a way that cannot be used: {error}") from error
+    preprocessing = Preprocessing.from_dict(about.get("preprocessing"))
+    return Encoder(load_model(folder), preprocessing, l2=bool(about.get("l2", True)), device=device)

@@ -65,7 +65,7 @@ class Index:
         self._hold(manifest, shards, quantizer)
 
     def _hold(self, manifest: Manifest, shards: list[Shard], quantizer: ITQ | None) -> None:
-        self.manifest, self._shards, self.quantizer = manifest, shards, quantizer
+        self.manifest, self.shards, self.quantizer = manifest, shards, quantizer
 
     @classmethod
     def create(
@@ -103,7 +103,7 @@ class Index:
         return cls(Path(folder), *changes.read(Path(folder)))
 
     def __len__(self) -> int:
-        return sum(map(len, self._shards))
+        return sum(map(len, self.shards))
 
     def __repr__(self) -> str:
         codes = f", {self.bits} bits" if self.bits else ""
@@ -127,7 +127,7 @@ class Index:
     @property
     def ids(self) -> Tensor:
         """The ids of all items, ascending, int64 [N]."""
-        return torch.cat([torch.empty(0, dtype=torch.int64), *(shard.id for shard in self._shards)])
+        return torch.cat([torch.empty(0, dtype=torch.int64), *(shard.id for shard in self.shards)])
 
     def embeddings(self, ids: Iterable[int] | Tensor) -> Tensor:
         """The embeddings of items, float32 [n, D].
@@ -137,7 +137,7 @@ class Index:
         """
         wanted = check_ids(ids)
         found, seen = torch.empty(len(wanted), self.width), torch.zeros(len(wanted), dtype=torch.bool)
-        for shard in self._shards:
+        for shard in self.shards:
             place, row = shard.rows_of(wanted)
             found[place], seen[place] = shard.embedding[row].float(), True
         if not seen.all():
@@ -151,10 +151,10 @@ class Index:
             InputError: an id that the index does not have.
         """
         if ids is None:
-            return [as_dict(item) for shard in self._shards for item in shard.items()]
+            return [as_dict(item) for shard in self.shards for item in shard.items()]
         wanted = check_ids(ids)
         found: dict[int, Item] = {}
-        for shard in self._shards:
+        for shard in self.shards:
             place, _ = shard.rows_of(wanted)
             if len(place):
                 found |= {item[0]: item for item in shard.items(wanted[place].unique().tolist())}
@@ -210,7 +210,7 @@ class Index:
         with self._changing():
             first = self.manifest.next_id
             rows = check_items(items, len(stored), first)
-            self._commit(changes.added(self.folder, self.manifest, self._shards, self.quantizer, stored, rows))
+            self._commit(changes.added(self.folder, self.manifest, self.shards, self.quantizer, stored, rows))
         return first + torch.arange(len(stored))
 
     def delete(self, ids: Iterable[int] | Tensor) -> int:
@@ -225,7 +225,7 @@ class Index:
             if len(missing):
                 raise self._unknown(int(missing[0]))
             if len(wanted):
-                self._commit(changes.without(self.folder, self.manifest, self._shards, wanted))
+                self._commit(changes.without(self.folder, self.manifest, self.shards, wanted))
         return len(wanted)
 
     def rebuild_codes(self, quantizer: ITQ | None) -> None:
@@ -236,7 +236,7 @@ class Index:
         """
         changes.check_quantizer(quantizer, self.width)
         with self._changing():
-            self._commit(changes.recoded(self.folder, self.manifest, self._shards, quantizer))
+            self._commit(changes.recoded(self.folder, self.manifest, self.shards, quantizer))
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

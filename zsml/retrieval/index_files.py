@@ -209,7 +209,7 @@ def sweep(folder: Path, manifest: Manifest) -> None:
     named = {entry.file for entry in manifest.files}
     for place, prefix in ((folder, ""), (folder / SHARDS, f"{SHARDS}/")):
         for entry in list(os.scandir(place)):
-            ours = NAME.fullmatch(entry.name.removeprefix(".")) or entry.name.startswith(f".{MANIFEST}.")
+            ours = NAME.fullmatch(entry.name.lstrip(".")) or entry.name.startswith(f".{MANIFEST}.")
             if ours and f"{prefix}{entry.name}" not in named and entry.is_file(follow_symlinks=False):
                 with suppress(OSError):  # a file too many harms nobody
                     Path(entry.path).unlink()

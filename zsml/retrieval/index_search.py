@@ -29,7 +29,7 @@ def find(
     """
     check_request(index, k, method, rerank)
     embedding = _embedded(index, query, modality, device)
-    shards, together = index._shards, _alone
+    shards, together = index.shards, _alone
     if spread:
         shards = shards[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
         together = _of_all_ranks
