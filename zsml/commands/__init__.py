@@ -14,6 +14,7 @@ from zsml.commands.data_prepare import DataPrepare
 from zsml.commands.demo import Demo
 from zsml.commands.embed import Embed
 from zsml.commands.evaluate import Evaluate
+from zsml.commands.export import Export
 from zsml.commands.import_ import Import
 from zsml.commands.index import Index, IndexCodes, IndexDelete, IndexVerify
 from zsml.commands.info import Info
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type] = {
     "data": Data,
     "systems": Systems,
     "import": Import,
+    "export": Export,
     "bench": Bench,
     "info": Info,
     "demo": Demo,
