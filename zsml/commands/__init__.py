@@ -16,7 +16,7 @@ from zsml.commands.embed import Embed
 from zsml.commands.evaluate import Evaluate
 from zsml.commands.export import Export
 from zsml.commands.import_ import Import
-from zsml.commands.index import Index, IndexCodes, IndexDelete, IndexVerify
+from zsml.commands.index import Index, IndexCodes, IndexDelete, IndexExport, IndexVerify
 from zsml.commands.info import Info
 from zsml.commands.search import Search
 from zsml.commands.systems import Systems
@@ -41,5 +41,5 @@ COMMANDS: dict[str, type] = {
 # which without an action adds images; a run whose folder has the name of an action is ./delete.
 ACTIONS: dict[str, dict[str, type]] = {
     "data": {"affinity": DataAffinity, "check": DataCheck, "prepare": DataPrepare},
-    "index": {"codes": IndexCodes, "delete": IndexDelete, "verify": IndexVerify},
+    "index": {"codes": IndexCodes, "delete": IndexDelete, "export": IndexExport, "verify": IndexVerify},
 }

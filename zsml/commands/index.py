@@ -1,4 +1,4 @@
-"""`zsml index`, and what else can be done to an index: `zsml index delete | codes | verify`."""
+"""`zsml index`, and what else can be done to an index: `zsml index delete | codes | export | verify`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 
 @dataclass
 class Index:
-    """Embed images into an index that can be searched, or add images to it; see also zsml index delete, codes, verify.
+    """Embed images into an index that can be searched, or add images to it; see also zsml index delete, codes, export, verify.
 
     Images that the index has already are left alone, so the same line goes on after an interruption.
 
@@ -175,3 +175,34 @@ class IndexVerify:
 def _size(result: dict[str, Any]) -> str:
     codes = f", codes of {result['bits']} bits" if result["bits"] else ""
     return f"{result['index']}: {result['items']} images, embeddings of width {result['width']}{codes}"
+
+
+@dataclass
+class IndexExport:
+    """Write an index in the form that another engine searches.
+
+    Example: zsml index export photos.index --to faiss --out photos.faiss
+    """
+
+    folder: Folder
+    """Folder of the index."""
+    to: Literal["faiss", "lancedb"]
+    """faiss: index.faiss and the table items.csv; lancedb: a database with the table items."""
+    out: Path
+    """Folder to write; it must not be there yet."""
+    kind: Literal["flat", "binary", "ivf"] | None = None
+    """Which Faiss index: flat (default) compares all embeddings, binary all codes, ivf embeddings of some cells."""
+    json: Json = False
+    """Print the result as JSON."""
+
+    def run(self) -> dict[str, Any]:
+        from zsml.retrieval.index import Index as Opened
+        from zsml.retrieval.index_export import export_faiss, export_lancedb
+
+        if self.to == "lancedb" and self.kind is not None:
+            raise InputError("--kind is of Faiss; the table that LanceDB gets has embeddings and codes; leave it out")
+        index = Opened.open(self.folder)
+        return export_lancedb(index, self.out) if self.to == "lancedb" else export_faiss(index, self.out, self.kind or "flat")
+
+    def text(self, result: dict[str, Any]) -> str:
+        return f"{result['out']}: {result['items']} items for {result['to']} ({result['kind']})"

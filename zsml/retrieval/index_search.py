@@ -33,6 +33,9 @@ def find(
     if spread:
         shards = shards[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
         together = _of_all_ranks
+        first = [embedding]
+        torch.distributed.broadcast_object_list(first)  # another process may have rounded otherwise
+        embedding = first[0]
     if method == "float":
         distance, ids = together(nearest_rows(embedding, shards, k), k)
         return torch.from_numpy(ids), _root(distance)
