@@ -11,6 +11,8 @@ from zsml.data.synthetic.pose import place
 from zsml.data.synthetic.shapes import DARK, Part
 
 Random = np.random.RandomState
+FINER = 2
+FILL = (0.76, 0.93)  # least and greatest share of the sheet that the longer side of a drawing takes
 
 
 class Hand(NamedTuple):
@@ -44,15 +46,36 @@ def some_hand(random: Random) -> Hand:
 
 def draw_sketch(parts: list[Part], random: Random, size: int) -> Image.Image:
     """An RGB picture of size x size pixels, dark strokes on white."""
-    frame = 2 * size
+    frame = FINER * size
     hand = some_hand(random)
     parts = [part for part in parts if not part.detail or random.random_sample() >= hand.terse]
-    points, unit = place(parts, random, frame, turn=0.025, fill=(0.76, 0.93))
-    paper = Image.new("L", (frame, frame), 255)
+    points, unit = place(parts, random, frame, turn=0.025, fill=FILL)
+    paper = blank_paper(size)
     draw = ImageDraw.Draw(paper)
     for part, outline in zip(parts, points, strict=True):
         _draw_part(draw, part, outline, unit, hand, random, frame / 100)
-    return paper.reduce(2).convert("RGB")
+    return finished(paper)
+
+
+# ---- what a drawing of somebody else's strokes shares with these -------------------------------------------------------------
+
+
+def blank_paper(size: int) -> Image.Image:
+    """A white sheet, drawn on FINER times as large as the picture of size x size pixels it becomes."""
+    return Image.new("L", (FINER * size, FINER * size), 255)
+
+
+def ink_line(draw: ImageDraw.ImageDraw, line: np.ndarray, width: int, ink: int) -> None:
+    """A line of the pen through points [n, 2], n > 1, in pixels of the sheet, as wide."""
+    draw.line(line.ravel().tolist(), fill=ink, width=width, joint="curve" if width > 3 else None)
+
+
+def finished(paper: Image.Image) -> Image.Image:
+    """The sheet as an RGB picture."""
+    return paper.reduce(FINER).convert("RGB")
+
+
+# ---- how a part is drawn -----------------------------------------------------------------------------------------------------
 
 
 def _draw_part(
@@ -109,4 +132,4 @@ def _pen(draw: ImageDraw.ImageDraw, line: np.ndarray, hand: Hand, random: Random
         pieces = [xy[:cut], xy[cut + max(1, int(len(xy) * random.uniform(0.04, 0.16))) :]]
     for piece in pieces:
         if len(piece) > 1:
-            draw.line(piece.ravel().tolist(), fill=hand.ink, width=width, joint="curve" if width > 3 else None)
+            ink_line(draw, piece, width, hand.ink)
