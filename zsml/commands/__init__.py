@@ -19,6 +19,7 @@ from zsml.commands.import_ import Import
 from zsml.commands.index import Index, IndexCodes, IndexDelete, IndexExport, IndexVerify
 from zsml.commands.info import Info
 from zsml.commands.search import Search
+from zsml.commands.serve import Serve
 from zsml.commands.systems import Systems
 from zsml.commands.train import Train
 
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type] = {
     "embed": Embed,
     "index": Index,
     "search": Search,
+    "serve": Serve,
     "data": Data,
     "systems": Systems,
     "import": Import,
