@@ -25,7 +25,7 @@ def test_snippet_runs(number):
 def test_command_line_parses(line):
     """Every flag of every command shown is known to that command's help."""
     words = line.split("#")[0].split()
-    command = words[:2] if words[1] in ACTIONS.get(words[0], {}) else words[:1]
+    command = words[:2] if words[1:] and words[1] in ACTIONS.get(words[0], {}) else words[:1]
     asked = subprocess.run([sys.executable, "-m", "zsml", *command, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert asked.returncode == 0
     missing = [word for word in words if word.startswith("--") and word not in asked.stdout]
