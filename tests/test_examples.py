@@ -6,6 +6,10 @@ import importlib.util
 import math
 from pathlib import Path
 
+import pytest
+
+from zsml.errors import InputError
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -22,5 +26,24 @@ def test_own_training_loop(capsys):
     assert capsys.readouterr().out.count("mAP") == 2
 
 
+def test_search(capsys, tmp_path):
+    assert 0 <= load("search").main(steps=2, arch="test_resnet") <= 1
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in shown] == ["float", "bits", "rerank"]
+    with pytest.raises(InputError, match=r"holds no model\.safetensors"):
+        load("search").main(str(tmp_path))
+
+
+def test_kernel_bench(capsys):
+    assert all(gain > 0 for gain in load("kernel_bench").main(batches=(24, 120), width=16, seconds=0.01))
+    assert capsys.readouterr().out.count("times as fast") == 2
+
+
+def test_lightning_module(capsys):
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    assert 0 < load("lightning_module").main(steps=2, arch="test_resnet") < 1
+    assert "unseen classes: mAP" in capsys.readouterr().out
+
+
 def test_every_example_has_a_test():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"own_training_loop"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"own_training_loop", "search", "kernel_bench", "lightning_module"}
