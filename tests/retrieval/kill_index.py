@@ -18,6 +18,7 @@ import torch
 from zsml.quantize import ITQ
 from zsml.retrieval import Index
 
+os.fsync = lambda _: None  # only a power cut can tell, and it makes many more kills
 torch.set_num_threads(1)  # or a forked child would wait for threads it does not have
 BLOCK = 8
 
@@ -57,7 +58,7 @@ def main(folder: Path, kills: int) -> None:
                 change_for_ever(folder, number)
             finally:
                 os._exit(1)
-        time.sleep(random.Random(number).uniform(0.002, 0.12))
+        time.sleep(random.Random(number).uniform(0.01, 0.1))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the child ended by itself"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,11 @@ from zsml.errors import InputError
 from zsml.ops import hamming_distance
 from zsml.quantize import ITQ
 from zsml.retrieval import Index, index_changes, nearest
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # which only a power cut could tell
 
 
 @pytest.fixture
