@@ -206,6 +206,8 @@ def test_addresses_that_cannot_be_listened_on_say_why():
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert url(taken) == f"http://127.0.0.1:{port}/"
+        with socket.create_connection(("127.0.0.1", port)), taken.accept()[0] as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # or each answer takes 40 ms more
         with pytest.raises(InputError, match=f"--port {port} is taken"):
             bind("127.0.0.1", port)
     for host, port, said in (("127.0.0.1", 65536, "--port 65536"), ("127.0.0.1", -1, "--port -1"), ("no such host", 0, "--host")):
