@@ -71,7 +71,7 @@ def test_train_then_evaluate_then_embed(run, capsys):
     assert "sketch->photo, 8 bits" in shown.out and f"report: {run / 'report' / 'report.html'}" in shown.out
     assert (run / "report" / "metrics.json").is_file()
     assert main(["embed", str(run), "--part", "val", "--modality", "photo", "--workers", "0"]) == 0
-    assert f"embeddings of width 16\n{run / 'embeddings' / 'embeddings.safetensors'}" in capsys.readouterr().out
+    assert f"embeddings of width 16, L2-normalised\n{run / 'embeddings' / 'embeddings.safetensors'}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

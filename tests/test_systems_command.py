@@ -53,6 +53,13 @@ def test_one_system_shows_what_it_reads_and_sets(name, capsys):
             ["train", "baseline", "--data", "synthetic", "--weighting", "mean"],
             "--weighting has no meaning for baseline",
         ),
+        (["train", "mathm", "--data", "synthetic", "--photos-per-batch", "5"], "--photos-per-batch has no meaning with --batch"),
+        (["train", "mems", "--data", "synthetic", "--classes-per-batch", "5"], "--classes-per-batch has no meaning with --batch"),
+        (["train", "sake", "--data", "synthetic", "--teacher-arch", "resnet18", "--pretrained", "imagenet"], "--teacher is miss"),
+        (
+            ["train", "sake", "--data", "synthetic", "--transform", "dsn"],
+            "--transform dsn: sake trains on one view of",
+        ),
     ],
 )
 def test_unknown_names_and_settings_of_other_systems_are_refused(arguments, said, capsys):

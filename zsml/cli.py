@@ -10,9 +10,11 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Union
 
 import tyro
@@ -20,6 +22,7 @@ from tyro.conf import subcommand
 
 from zsml.commands import ACTIONS, COMMANDS
 from zsml.commands.train import Train
+from zsml.engine.config import TrainConfig, flag
 from zsml.engine.config_file import merged, read_toml
 from zsml.engine.stopping import EndedElsewhere, Interrupted, TrainingFailed
 from zsml.errors import InputError
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EndedElsewhere:
         return 2
     except InputError as error:
-        return _fail(2, f"error: {error}")
+        return _fail(2, f"error: {_with_flags(str(error))}")
     except Interrupted as error:
         return _fail(130, str(error)) if first else 130
     except KeyboardInterrupt:
@@ -69,6 +72,8 @@ def _parse(argv: list[str]) -> Any:
 
     named = _parse_flags(argv, Train(merged(*layers)))  # only now is it known which system, from the flags or the file
     chosen = named.settings
+    if command.resume is not None and chosen.system != layers[0]["system"]:
+        raise InputError(f"--resume {command.resume} is a run of {layers[0]['system']}, not of {chosen.system}")
     defaults = find_system(chosen.system).settings_for(chosen.data, chosen.variant)
     return _parse_flags(argv, Train(merged(defaults, *layers)))
 
@@ -89,6 +94,12 @@ def _parse_flags(argv: list[str], train: Train) -> Any:
         prog="zsml",
         description="Zero-shot sketch-based image retrieval: train, evaluate and use embedding networks.",
     )
+
+
+def _with_flags(message: str) -> str:
+    """What a function says of its argument `name=value`, in the words of the command line: `--name value`."""
+    names = "|".join(field.name for field in fields(TrainConfig) if "_" in field.name)
+    return re.sub(rf"\b({names})=", lambda match: f"{flag(match[1])} ", message)
 
 
 def _fail(status: int, message: str) -> int:

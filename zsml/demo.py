@@ -69,20 +69,21 @@ def before_and_after(config: TrainConfig, device: torch.device) -> dict[str, Any
     seen = load_part(config, "train", "photo").classes
     torch.manual_seed(config.seed)  # as training begins
     untrained = system.build_model(config, len(seen)).to(device, memory_format=torch.channels_last)
-    before = evaluate(untrained, config, device=device, preset=system.protocol).results[DIRECTION]
+    how = {"device": device, "preset": system.protocol, "distance": system.distance_for(config)}
+    before = evaluate(untrained, config, **how).results[DIRECTION]
     say(f"2/3 training {config.arch} with {system.name} on {len(seen)} classes")
     started = time.perf_counter()
     trained = train(config, system)
     training_seconds = time.perf_counter() - started
     say("3/3 the trained network")
     run = open_run(trained["run"], device)
-    evaluation = evaluate(run.model, run.config, device=device, preset=system.protocol)
+    evaluation = evaluate(run.model, run.config, **how)
     after = evaluation.results[DIRECTION]
     page = write_run_report(Path(trained["run"]) / "report", run, evaluation)
     return {
         "chance_map": after.chance_map,
-        "untrained_map": before.map,
-        "trained_map": after.map,
+        "untrained_map": before.headline["mAP"],
+        "trained_map": after.headline["mAP"],
         "protocol": after.protocol.sentence(),
         "seen_classes": len(seen),
         "unseen_classes": len(after.per_class),

@@ -79,6 +79,12 @@ def test_ranks_share_the_batch_of_one_process(world_size):
         assert together == batch
 
 
+def test_a_rest_too_small_for_every_rank_is_left_out():
+    """240 of each in batches of 239: one sketch and one photo are left, and four ranks."""
+    lengths = [len(make(240, 240, 239, 239, world_size=world_size)[0]) for world_size in (1, 2, 3, 4)]
+    assert lengths == [2, 2, 1, 1]
+
+
 def test_published_passes_have_their_published_lengths():
     """Photos end SAKE's epoch on Sketchy after 2,631 batches, sketches end that on TU-Berlin after 3,850; DSN drops the last."""
     lengths = {

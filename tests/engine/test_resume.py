@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny_data import CLASSES, tiny_config, write_tiny_folder
 from torch import nn
 
+from zsml.data.affinity import Affinity
 from zsml.engine.config import TrainConfig
 from zsml.engine.stopping import Interrupted
 from zsml.engine.train import train
@@ -189,9 +190,11 @@ def test_a_folder_without_a_checkpoint_is_refused(tiny_folder, tmp_path, there):
 
 def test_a_run_goes_on_without_the_files_its_weights_came_from(tiny_folder, tmp_path):
     torch.manual_seed(5)
-    weights = tmp_path / "imagenet.pth"
+    weights, table = tmp_path / "imagenet.pth", tmp_path / "affinity.npz"
+    Affinity(list(CLASSES[:4]), torch.rand(4, 1000)).save(table)
     torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), weights)
-    sake = {"system": "sake", "transform": "sake", "pretrained": str(weights), "selection": "val_accuracy"}
+    sake = {"system": "sake", "transform": "sake", "pretrained": str(weights), "affinity": table,
+            "selection": "val_accuracy"}  # fmt: skip
 
     def setting(out, epochs):
         return tiny_config(tiny_folder, tmp_path / out, **sake, epochs=epochs, warmup_epochs=TrainConfig.warmup_epochs)
@@ -199,6 +202,7 @@ def test_a_run_goes_on_without_the_files_its_weights_came_from(tiny_folder, tmp_
     straight = train(setting("straight", 2), SYSTEMS["sake"])
     train(setting("parts", 1), SYSTEMS["sake"])
     weights.unlink()
+    table.unlink()
     resumed = train(setting("parts", 2), SYSTEMS["sake"], resume=True)
     for name in ("model", "training"):
         a, b = (load_file(Path(run["checkpoint"]) / f"{name}.safetensors") for run in (straight, resumed))

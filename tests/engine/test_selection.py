@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from tiny_data import tiny_config
 
 from zsml.data import load_dataset
+from zsml.engine import selection
 from zsml.engine.config import TrainConfig
 from zsml.engine.embed import load_part, open_run
 from zsml.engine.selection import val_accuracy, val_map
 from zsml.engine.train import train
 from zsml.errors import InputError
 from zsml.metrics import evaluate_retrieval
-from zsml.models import create_model
+from zsml.models import create_model, load_model, save_model
 from zsml.quantize import ITQ
 from zsml.systems import SYSTEMS
 
@@ -49,8 +50,6 @@ def test_the_best_epoch_is_kept_and_used(tiny_folder, tmp_path):
 
 
 def test_a_run_resumed_keeps_the_best_of_before(tiny_folder, tmp_path, monkeypatch):
-    from zsml.engine import selection
-
     values = iter([0.5, 0.9, 0.1])
     monkeypatch.setattr(selection, "val_accuracy", lambda *_: next(values))
     train(setting(tiny_folder, tmp_path, epochs=2), SYSTEMS["mathm"])
@@ -71,8 +70,8 @@ def test_a_system_may_bar_epochs_from_being_kept(tiny_folder, tmp_path):
 
 def test_selection_changes_nothing_in_training(tiny_folder, tmp_path):
     plain = train(setting(tiny_folder, tmp_path / "plain", selection="last"), SYSTEMS["mathm"])
-    for selection in ("val_accuracy", "val_map"):
-        chosen = train(setting(tiny_folder, tmp_path / selection, selection=selection), SYSTEMS["mathm"])
+    for rule in ("val_accuracy", "val_map"):
+        chosen = train(setting(tiny_folder, tmp_path / rule, selection=rule), SYSTEMS["mathm"])
         a, b = (load_file(f"{run['checkpoint']}/model.safetensors") for run in (plain, chosen))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -126,11 +125,23 @@ def test_no_held_out_sketches_and_no_best_model_are_explained(tiny_folder, tmp_p
         setting(tiny_folder, tmp_path, selection="best").validate()
 
 
-def test_a_damaged_note_of_the_choice_is_named(tiny_folder, tmp_path):
+def test_a_model_that_selection_did_not_keep_is_named(tiny_folder, tmp_path):
     train(setting(tiny_folder, tmp_path, epochs=1), SYSTEMS["mathm"])
-    (tmp_path / "best" / "selection.json").write_text("{")
-    with pytest.raises(InputError, match=r"best' is damaged: selection\.json cannot be read"):
+    save_model(create_model("test_resnet", num_classes=4, embedding_dim=16), tmp_path / "best")
+    with pytest.raises(InputError, match=r"best' was not kept by --selection: its model says no epoch"):
         open_run(tmp_path, CPU)
+
+
+def test_a_kill_between_the_best_model_and_its_checkpoint_is_made_good(tiny_folder, tmp_path, monkeypatch):
+    """The redone epoch comes out worse, as it may on a GPU: what is kept must still be the epoch that the run says."""
+    values = iter([0.5, 0.4])
+    monkeypatch.setattr(selection, "val_accuracy", lambda *_: next(values))
+    train(setting(tiny_folder, tmp_path, epochs=1), SYSTEMS["mathm"])
+    model = load_model(tmp_path / "best")
+    model.card = {**model.card, "selection": {**model.card["selection"], "epoch": 2}}  # saved in epoch 2, then killed
+    save_model(model, tmp_path / "best")
+    assert train(setting(tiny_folder, tmp_path, epochs=2), SYSTEMS["mathm"], resume=True)["best_epoch"] == 2
+    assert open_run(tmp_path, CPU).what == "epoch 2, best by val_accuracy (0.4000)"
 
 
 def test_accuracy_counts_every_held_out_sketch(tiny_folder, tmp_path):

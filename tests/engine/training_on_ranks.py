@@ -26,7 +26,8 @@ from zsml.systems.mems import MEMS
 RANK = int(os.environ.get("RANK", 0))
 SHARED = {"arch": "test_convnext", "classes_per_batch": 4}  # has no BatchNorm: the same on one process
 # Its loss has parameters and a count of steps.
-CENTRES = {"system": "mems", "arch": "test_convnext", "batch": "random", "sketches_per_batch": 6, "photos_per_batch": 6,
+PUBLISHED = TrainConfig.warmup_epochs  # of MATHM; the others have no such setting
+CENTRES = {"system": "mems", "warmup_epochs": PUBLISHED, "arch": "test_convnext", "batch": "random", "sketches_per_batch": 6, "photos_per_batch": 6,
            "margin": 2.0, "annealing_steps": 5}  # fmt: skip
 
 

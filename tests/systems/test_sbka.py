@@ -248,9 +248,11 @@ def test_settings_it_refuses(changes, message):
     SBKA.check(replace(TINY, teacher_warmup_epochs=2, selection="last"))
 
 
-def test_a_backbone_of_another_width_is_told_its_own(tmp_path):
-    with pytest.raises(InputError, match="embedding_dim must be 96, the width of test_resnet, with bottleneck=False; got 768"):
-        train(replace(TINY, embedding_dim=768, out=tmp_path), SBKA)
+def test_the_embedding_is_as_wide_as_the_backbone(tmp_path):
+    published = SBKA.settings_for("synthetic")["embedding_dim"]
+    assert SBKA.build_model(replace(TINY, embedding_dim=published), 3).embedding_dim == 96
+    with pytest.raises(InputError, match="embedding_dim must be 96, the width of test_resnet, with bottleneck=False; got 64"):
+        train(replace(TINY, embedding_dim=64, out=tmp_path), SBKA)
 
 
 def test_a_missing_teacher_ends_the_command_with_status_2(capsys, tmp_path):

@@ -15,6 +15,7 @@ from zsml.engine.config import TrainConfig
 from zsml.engine.stopping import Interrupted
 from zsml.engine.train import train
 from zsml.models import load_model
+from zsml.models.io import read_card
 from zsml.systems import find_system
 
 SBKA = find_system("sbka")
@@ -78,7 +79,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(straight, tmp_path
 
 def test_the_model_kept_is_of_the_second_phase(straight):
     out, _ = straight
-    assert json.loads((out / "best" / "selection.json").read_text())["epoch"] == 2
+    assert read_card(out / "best")["selection"]["epoch"] == 2
     assert load_model(out / "best").config["bottleneck"] is False
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["kind"] == "step"]

@@ -53,8 +53,10 @@ class DataAffinity:
         out = self.out or Path(f"{self.data}-affinity.npz")
         if out.suffix != ".npz" or out.is_dir():
             raise InputError(f"--out {str(out)!r} must be a file that ends in .npz")
-        if self.affinity is not None and (self.wordnet is not None or self.phrases):
-            raise InputError("--affinity takes a table as it is, so that --wordnet and --phrases have no meaning; leave them out")
+        if self.affinity is not None and (self.wordnet is not None or self.phrases or self.mode != "max"):
+            raise InputError(
+                "--affinity takes a table as it is, so that --wordnet, --mode and --phrases have no meaning; leave them out"
+            )
         photos = self._photos()
         table = self._published(photos) if self.affinity is not None else self._made(photos)
         with writable(out):

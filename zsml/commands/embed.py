@@ -27,8 +27,11 @@ class Embed(Inference):
     def run(self) -> dict[str, Any]:
         from zsml.engine.device import resolve_amp
         from zsml.engine.embed import embed, load_part, write_embeddings
+        from zsml.retrieval.protocol import make_protocol
+        from zsml.systems import find_system
 
         opened, device = self.open()
+        normalize = make_protocol(find_system(opened.config.system).protocol).normalize
         kinds = ("sketch", "photo") if self.modality == "both" else (self.modality,)
         parts = [
             embed(
@@ -38,13 +41,15 @@ class Embed(Inference):
                 batch_size=self.batch_size,
                 workers=opened.config.num_workers,
                 amp=resolve_amp(self.amp, device),
+                normalize=normalize,
             )
             for kind in kinds
         ]
         with writable(out := self.out or self.folder / "embeddings"):
-            return write_embeddings(out, parts)
+            return {**write_embeddings(out, parts), "normalized": normalize}
 
     def text(self, result: dict[str, Any]) -> str:
         skipped = f", {len(result['skipped_images'])} corrupt images skipped" if result["skipped_images"] else ""
         files = f"{result['embeddings']}\n{result['items']}"
-        return f"{result['rows']} embeddings of width {result['width']}{skipped}\n{files}"
+        length = "L2-normalised" if result["normalized"] else "of the lengths the network gives them"
+        return f"{result['rows']} embeddings of width {result['width']}, {length}{skipped}\n{files}"

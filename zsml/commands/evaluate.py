@@ -102,7 +102,7 @@ class Evaluate(Inference):
         return {
             "run": str(self.folder),
             "step": opened.step,
-            "classes": opened.config.tested_classes,
+            "classes": opened.tested(evaluation.directions[0].query.dataset.classes),
             **evaluation.to_dict(),
             "report": str(page),
         }

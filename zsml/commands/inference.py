@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from zsml.engine.embed import Run
 
-OVERRIDES = ("data", "root", "lists", "unseen", "image_size")  # settings of the run that flags may replace
+OVERRIDES = (
+    "data",
+    "root",
+    "lists",
+    "unseen",
+    "image_size",
+    "test_transform",
+    "variant",
+)  # settings of the run that flags may replace
 
 
 @dataclass
@@ -38,6 +46,10 @@ class Inference:
     """Classes to test on, if not those kept out of training (folder, synthetic)."""
     image_size: int | None = None
     """Side of the square images in pixels, if not that of the training."""
+    test_transform: str | None = None
+    """What is done to images, by name, if not what the training or the system says."""
+    variant: Literal["paper", "released"] | None = None
+    """Of a model without a run: whether settings are the paper's or the published code's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute: auto takes a GPU if there is one."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "off"
@@ -54,6 +66,7 @@ class Inference:
     def open(self) -> tuple[Run, torch.device]:
         from zsml.engine.device import resolve_amp, resolve_device
         from zsml.engine.embed import open_run
+        from zsml.models.io import WEIGHTS, read_card
 
         for name, least in {"batch_size": 1, "workers": 0, "examples": 0}.items():
             value = getattr(self, name, None)
@@ -63,29 +76,37 @@ class Inference:
         resolve_amp(self.amp, device)
         changes = {"amp": self.amp, "workers": self.workers, "strict_images": self.strict_images}
         changes |= {name: value for name in OVERRIDES if (value := getattr(self, name)) not in (None, ())}
-        if (self.folder / "model.safetensors").is_file() and not (self.folder / "state.json").is_file():
-            return self._open_imported(changes, device), device
-        opened = open_run(self.folder, device, self.weights)
+        if (self.folder / WEIGHTS).is_file() and not (self.folder / "state.json").is_file():
+            card = read_card(self.folder) or {}
+            if "selection" not in card or not (self.folder.parent / "checkpoints").is_dir():
+                return self._open_alone(card, changes, device), device
+            opened = open_run(self.folder.parent, device, "best")  # the one a run keeps by --selection
+        else:
+            opened = open_run(self.folder, device, self.weights)
         other = self.data is not None and self.data != opened.config.data
         if other:  # what chose the training's split has no meaning for another data set
             changes = {"unseen": (), "lists": None, "samples_per_class": None, **changes}
-        opened.config = replace(opened.config, **changes)
-        if other:
+        opened.config = replace(opened.config, embedding_dim=opened.model.embedding_dim, **changes)
+        if other or self.test_transform is not None:
             opened.config.validate(starting=False)
         opened.model.preprocessing = opened.config.preprocessing
         return opened, device
 
-    def _open_imported(self, changes: dict[str, Any], device: torch.device) -> Run:
+    def _open_alone(self, card: dict[str, Any], changes: dict[str, Any], device: torch.device) -> Run:
         """A model without a run is used as it and the system it is of say, on the data set named by the flags."""
         from zsml.engine.embed import open_model
-        from zsml.models.io import read_card, read_preprocessing
+        from zsml.engine.log import say
+        from zsml.models.io import read_preprocessing
         from zsml.systems import find_system
 
-        card = read_card(self.folder)
         if self.data is None:
             raise InputError("--data is missing: a model without a run knows no data set; name one, and its --root")
-        name = "mathm" if card is None else card["system"]
-        settings = find_system(name).settings_for(self.data)
+        if self.weights != "auto":
+            raise InputError(f"--weights {self.weights} has no meaning for a model without a run, which is one; leave it out")
+        name = card.get("system", "mathm")
+        if "system" not in card:
+            say(f"note: {self.folder} does not say which system its model is of; it is used as {name} would be")
+        settings = find_system(name).settings_for(self.data, self.variant or "paper")
         known = read_preprocessing(self.folder)
         if known is not None:
             settings = {**settings, "image_size": known.image_size, "test_transform": known.transform}

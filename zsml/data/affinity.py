@@ -144,10 +144,14 @@ def load_table(path: Path) -> Affinity:
     """An .npz file of :meth:`Affinity.save`; InputError if it is none."""
     expected = f"expected are affinity float32 [C, {IMAGENET_CLASSES}], classes (C names) and provenance, in an .npz file"
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > LARGEST:
+            raise InputError(f"it unpacks to {unpacked:,} bytes; no table of {IMAGENET_CLASSES} columns is as large")
         with np.load(path, allow_pickle=False) as file:
             table, names, about = (np.asarray(file[name]) for name in ("affinity", "classes", "provenance"))
         provenance = json.loads(str(about))
-    except MemoryError:
+    except InputError:
         raise
     except Exception as error:  # a damaged archive fails in zip, zlib or NumPy's header, each with its own exceptions
         raise InputError(f"not a table ({error}); {expected}") from error
@@ -187,8 +191,10 @@ def _unpickle(path: Path) -> Any:
     with path.open("rb") as file:
         try:
             return _ArraysOnly(file).load()
-        except (InputError, MemoryError):
+        except InputError:
             raise
+        except MemoryError as error:  # a few bytes can ask for any size
+            raise InputError("it asks for more memory than there is, and no table is as large") from error
         except Exception as error:  # a damaged pickle fails anywhere, with any exception
             raise InputError("it is neither an .npz table nor a pickled dict of arrays") from error
 

@@ -6,12 +6,13 @@ all, and one that is there is not made again, so that a broken-off run goes on w
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from zsml.errors import CorruptImage, InputError, not_known
 from zsml.files import write_atomic
 
 MARK = ".prepared.json"  # in the root: the size its images have
+NO_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # what is wrong with a name, not with the disk
 
 
 @dataclass
@@ -89,7 +91,10 @@ def prepare_dataset(
     done = Prepared(name, str(root), size, unread=[str(path) for path in unread])
     layout = LAYOUTS[name](root.name)
     try:
-        with _held(root, size), closing(_placed(_wanted(sources, layout, root, done), root, size, workers)) as outcomes:
+        with (
+            _held(root, size, set(layout.images.values())),
+            closing(_placed(_wanted(sources, layout, root, done), root, size, workers)) as outcomes,
+        ):
             for file, place, outcome in progress(outcomes):
                 _count(done, file, place, outcome)
     except OSError as error:
@@ -116,7 +121,7 @@ def _nothing(downloads: Path, layout: Layout, done: Prepared) -> str:
 
 
 @contextmanager
-def _held(root: Path, size: int) -> Iterator[None]:
+def _held(root: Path, size: int, folders: Collection[str] = ()) -> Iterator[None]:
     """The root, made if need be, held against other processes and marked with the size of its images."""
     root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root, os.O_RDONLY)
@@ -127,6 +132,12 @@ def _held(root: Path, size: int) -> Iterator[None]:
             raise InputError(f"root={str(root)!r} is being filled by another process") from error
         mark = root / MARK
         if not mark.exists():
+            there = sorted(folder for folder in folders if (root / folder).is_dir() and any((root / folder).iterdir()))
+            if there:
+                raise InputError(
+                    f"root={str(root)!r} holds {there[0]} already, of a size that nothing says; choose another folder, or write "
+                    f'{{"size": S}} into {str(mark)!r} if its images have S pixels'
+                )
             write_atomic(mark, json.dumps({"size": size}).encode())
         try:
             before = json.loads(mark.read_text())["size"]
@@ -150,11 +161,13 @@ def _wanted(sources: list[Path], layout: Layout, root: Path, done: Prepared) -> 
         try:
             for entry in entries(source):
                 place = layout.place(entry.parts)
+                if place is None:
+                    continue
                 if entry.link:
                     done.links.append(entry.name)
                 elif place in seen:
                     done.repeated += 1
-                elif place is not None:
+                else:
                     seen.add(place)
                     folder, name = (root / place).parent, Path(place).name
                     if folder not in filled:
@@ -203,12 +216,17 @@ def _place(path: Path, data: bytes, size: int) -> str:
             data = resized(data, size, path.suffix)
         except CorruptImage as error:
             return error.reason
-    path.parent.mkdir(parents=True, exist_ok=True)
     # One name per file and none per process: a run that goes on writes over what a killed one left.
     temporary = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in NO_NAME:
+            temporary.unlink(missing_ok=True)
+            raise
+        return f"its name cannot be one of a file here: {error.strerror}"
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

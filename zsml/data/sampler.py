@@ -100,7 +100,8 @@ class SketchPhotoBatchSampler(Sampler[list[int]]):
 
     Each modality is gone through in random order, without repetition, and begun anew in another order when it is used up. An
     epoch of no given length is one pass: it ends with the modality that is used up first, its last batch having what is left of
-    it. On several ranks each gets every world_size-th sample of a batch. Batch b of epoch e is a function of (seed, e, b, rank)
+    it. On several ranks each gets every world_size-th sample of a batch, and a last batch that is not enough for all is left out.
+    Batch b of epoch e is a function of (seed, e, b, rank)
     alone, so training can resume anywhere. Usable as ``batch_sampler`` of a DataLoader.
 
     Args:
@@ -140,6 +141,8 @@ class SketchPhotoBatchSampler(Sampler[list[int]]):
         if self.one_pass:
             rounds = [len(m) // n if drop_last else -(-len(m) // n) for m, n in zip(self.members, self.per_batch, strict=True)]
             batches_per_epoch = min(rounds)
+            if batches_per_epoch and self.batch_size(batches_per_epoch - 1) < world_size:
+                batches_per_epoch -= 1  # too small a rest for every rank to have a part of it
             if not batches_per_epoch:
                 counts = " and ".join(str(len(members)) for members in self.members)
                 raise InputError(f"drop_last: {counts} sketches and photos are too few for one batch of {sketches} and {photos}")

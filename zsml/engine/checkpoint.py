@@ -84,7 +84,7 @@ def save_checkpoint(run: Path, place: Place, trainee: Trainee, config: TrainConf
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a killed process with the same number
         partial.mkdir(parents=True)
-        _save_model(trainee.model, partial)
+        write_model(trainee.model, partial)
         (partial / "training.safetensors").write_bytes(save(_training_tensors(trainee)))
         (partial / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
@@ -215,7 +215,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torc
                 slots[name] = torch.empty_like(parameter).copy_(tensor)
 
 
-def _save_model(model: nn.Module, folder: Path) -> None:
+def write_model(model: nn.Module, folder: Path) -> None:
+    """`save_model`, raising OSError where the disk is full or not writable."""
     try:
         save_model(model, folder)
     except InputError as error:  # it names a folder that the user never chose; what matters is why

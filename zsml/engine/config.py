@@ -98,6 +98,8 @@ class TrainConfig:
     """Weights of the triplet terms: as in the paper, as in the published code, or equal."""
     teacher: str = ""
     """Weights of the ImageNet teacher: imagenet, a weights file, or random (to try the machinery); default: as --pretrained."""
+    teacher_arch: str = ""
+    """Architecture of the teacher, if not --arch: for a student whose weights have no classifier of ImageNet's 1000 classes."""
     affinity: Path | None = None
     """Affinity of the seen classes to ImageNet's: .npz of zsml data affinity, or a published .pickle; without: none."""
     affinity_bonus: float = 0.3
@@ -131,7 +133,7 @@ class TrainConfig:
     scale: float = 32.0
     """Scale of the cosines (cosface, arcface)."""
     annealing_steps: int = 0
-    """Steps until the softmax has its full margin; 0: at once."""
+    """Batches until the softmax has its full margin; 0: at once."""
     tag_init: Literal["zero", "random"] = "zero"
     """Start of the weights by which gates see the modality: zero leaves the pretrained network as it is."""
 
@@ -168,11 +170,6 @@ class TrainConfig:
         # Shared with the other processes of the training, if torchrun started some; on a CPU they are busy computing.
         cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         return min(8, cores if resolve_device(self.device).type == "cuda" else cores // 4)
-
-    @property
-    def tested_classes(self) -> str:
-        """Which classes retrieval is tested on, in words."""
-        return "classes trained on" if self.data == "annotations" else "unseen classes"
 
     @property
     def unseen_classes(self) -> list[str] | int | None:
@@ -241,9 +238,14 @@ class TrainConfig:
             raise InputError("\n".join(problems))
 
 
+# What describes a batch, by --batch.
+BATCH_SETTINGS = {
+    "classes": ("classes_per_batch", "samples_per_modality"),
+    "random": ("sketches_per_batch", "photos_per_batch", "drop_last"),
+}
 # Settings that only some systems read; the others refuse them.
 SYSTEM_SETTINGS = (
-    "warmup_epochs", "triplet_weight", "margin", "beta", "weighting", "teacher", "affinity", "affinity_bonus",
+    "warmup_epochs", "triplet_weight", "margin", "beta", "weighting", "teacher", "teacher_arch", "affinity", "affinity_bonus",
     "distillation_weight",
     "distillation_temperature", "contrastive_weight", "contrastive_temperature", "memory_weight", "memory_size",
     "memory_gradient", "alignment_weight", "teacher_trainable", "teacher_lr", "teacher_warmup_epochs", "detach_targets",

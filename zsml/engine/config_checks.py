@@ -63,9 +63,12 @@ def _missing_weights(config: TrainConfig) -> list[str]:
 
 
 def _wrong_combinations(config: TrainConfig) -> list[str]:
+    from zsml.data.load import READERS
     from zsml.engine.device import resolve_amp, resolve_device
 
     problems = []
+    if config.data not in READERS:
+        return problems  # nothing can be said of what goes with it
     if config.data != "synthetic" and config.root is None:
         problems.append(f"--root is missing: --data {config.data} needs the folder that holds the images")
     if config.data not in ("folder", "synthetic") and config.unseen:

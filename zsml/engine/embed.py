@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from zsml.engine.loader import Batches, check_labels
 from zsml.engine.log import progress, say
 from zsml.errors import InputError
 from zsml.models import load_model
-from zsml.models.io import WEIGHTS
+from zsml.models.io import WEIGHTS, read_card
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Run:
     """A finished or unfinished training, or a model by itself, opened to be used.
 
     what: which of its models this is, in words for people. checkpoint: of the last model, the folder that also holds what
-    was trained beside it.
+    was trained beside it. classes: names of those it was trained on, where that is known.
     """
 
     folder: Path
@@ -38,6 +39,14 @@ class Run:
     step: int
     what: str
     checkpoint: Path | None = None
+    classes: tuple[str, ...] = ()
+
+    def tested(self, classes: Sequence[str]) -> str:
+        """Which classes a test is of, in words: zero-shot is only what was not trained on."""
+        known = len(set(classes) & set(self.classes))
+        if known == len(classes) or self.config.data == "annotations":
+            return "classes trained on"
+        return f"classes, {known} of {len(classes)} trained on" if known else "unseen classes"
 
 
 @dataclass
@@ -61,18 +70,20 @@ def open_run(run: Path | str, device: torch.device, weights: Literal["auto", "be
         InputError: there is no run in the folder, it is damaged, or it has no chosen model and weights="best".
     """
     checkpoint = find_checkpoint(run)
-    place, config, _, _ = read_state(checkpoint)
+    place, config, classes, _ = read_state(checkpoint)
+    classes = tuple(classes)
     chosen = Path(run) / BEST
     if weights == "best" or (weights == "auto" and config.selection != "last" and (chosen / WEIGHTS).is_file()):
         if not (chosen / WEIGHTS).is_file():
             raise InputError(f"--weights best: {str(run)!r} has none; a run keeps its best model with --selection")
         try:
-            note = json.loads((chosen / "selection.json").read_text(encoding="utf-8"))
-            step, what = note["step"], f"epoch {note['epoch']}, best by {note['selection']} ({note['value']:.4f})"
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{str(chosen)!r} is damaged: selection.json cannot be read ({error})") from error
-        return Run(Path(run), config, _ready(chosen, device, config), step, what)
-    return Run(Path(run), config, _ready(checkpoint, device, config), place.step, f"step {place.step}, the last", checkpoint)
+            note = (read_card(chosen) or {})["selection"]
+            step, what = note["step"], f"epoch {note['epoch']}, best by {note['by']} ({note['value']:.4f})"
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{str(chosen)!r} was not kept by --selection: its model says no epoch") from error
+        return Run(Path(run), config, _ready(chosen, device, config), step, what, classes=classes)
+    last = f"step {place.step}, the last"
+    return Run(Path(run), config, _ready(checkpoint, device, config), place.step, last, checkpoint, classes)
 
 
 def open_model(folder: Path | str, config: TrainConfig, device: torch.device) -> Run:

@@ -29,8 +29,9 @@ class SeededBatches(Sampler[list[tuple[int, int]]]):
     the same whichever process loads it, wherever a resumed run starts, and whether one rank or several share the batch.
     """
 
-    def __init__(self, batches: ClassModalityBatchSampler | SketchPhotoBatchSampler, seed: int):
+    def __init__(self, batches: ClassModalityBatchSampler | SketchPhotoBatchSampler, seed: int, multiple: int = 1):
         self.batches, self.seed = batches, seed
+        self.multiple = multiple  # of batches in an epoch; the rest of one that has more is left out
         self.epoch, self.first = 0, 0
 
     def start_at(self, epoch: int, first: int = 0) -> None:
@@ -40,18 +41,18 @@ class SeededBatches(Sampler[list[tuple[int, int]]]):
 
     @property
     def batches_per_epoch(self) -> int:
-        return len(self.batches)
+        return len(self.batches) // self.multiple * self.multiple
 
     def batch_size(self, number: int) -> int:
         """Images of a batch, of all ranks together."""
         return self.batches.batch_size(number)
 
     def __len__(self) -> int:
-        return len(self.batches) - self.first
+        return self.batches_per_epoch - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for number, batch in enumerate(self.batches):
-            if number >= self.first:
+            if self.first <= number < self.batches_per_epoch:
                 places = self.batches.places(len(batch))
                 yield [(index, self._item_seed(number, place)) for place, index in zip(places, batch, strict=True)]
 
@@ -144,7 +145,7 @@ def training_batches(
             samples_per_modality=config.samples_per_modality,
             **common,
         )
-    chosen = SeededBatches(sampler, config.seed)
+    chosen = SeededBatches(sampler, config.seed, config.accumulate)
     workers = config.num_workers
     batches = Batches(data, workers=workers, device=device, batch_sampler=chosen, persistent_workers=workers > 0)
     return batches, chosen, data.classes

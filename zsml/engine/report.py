@@ -32,12 +32,13 @@ def write_run_report(
     """
     direction = evaluation.directions[0]
     config = run.config
+    tested = run.tested(direction.query.dataset.classes)
     protocol = {
         "system": config.system,
         "model": f"{config.arch}, {config.embedding_dim}-d embedding, {config.image_size} px, {run.what}",
-        "data": f"{config.data}, {len(direction.gallery.dataset.classes)} {config.tested_classes}",
-        "sketch->photo": f"every sketch against every photo of the {config.tested_classes}",
-        "photo->photo, sketch->sketch": f"the first 10 images of each of the {config.tested_classes} against the rest",
+        "data": f"{config.data}, {len(direction.gallery.dataset.classes)} {tested}",
+        "sketch->photo": f"every sketch against every photo of the {tested}",
+        "photo->photo, sketch->sketch": f"the first 10 images of each of the {tested} against the rest",
     }
     protocol["embeddings"] = _embeddings(evaluation.protocol)
     if any(direction.name.endswith("generalised") for direction in evaluation.directions):
@@ -49,7 +50,7 @@ def write_run_report(
         protocol[f"clusters by M and K, {CHOSEN_ON_TEST}"] = "; ".join(cells)
     return write_report(
         out,
-        title=f"{config.system}: {config.data}, {config.tested_classes}",
+        title=f"{config.system}: {config.data}, {tested}",
         results=evaluation.results,
         protocol=protocol,
         classes=direction.gallery.dataset.classes,

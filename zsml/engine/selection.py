@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +9,15 @@ import torch
 from torch import nn
 
 from zsml.data.keys import torch_stream
-from zsml.engine.checkpoint import BEST, Place
+from zsml.engine.checkpoint import BEST, Place, write_model
 from zsml.engine.config import TrainConfig
 from zsml.engine.device import resolve_amp
 from zsml.engine.embed import embed, load_part
 from zsml.engine.loader import Batches, on_device
 from zsml.engine.log import progress
 from zsml.errors import InputError
-from zsml.files import write_atomic
 from zsml.metrics import evaluate_retrieval
-from zsml.models import save_model
+from zsml.models.io import read_card
 from zsml.quantize import ITQ
 from zsml.retrieval.quantize import SEEDS
 
@@ -43,12 +41,23 @@ def keep_if_best(run: Path, place: Place, model: nn.Module, config: TrainConfig,
     else:
         itq_update = system.binary_for(config.variant)["update"]
         place.validation = val_map(model, config, device, system.protocol, itq_update=itq_update)
-    if place.best is not None and place.validation <= place.best:
+    if place.best is not None and place.validation <= place.best and _kept_epoch(run) == place.best_epoch:
         return
     place.best, place.best_epoch = place.validation, place.epoch
-    save_model(model, run / BEST)
-    note = {"epoch": place.epoch, "step": place.step, "selection": config.selection, "value": place.best}
-    write_atomic(run / BEST / "selection.json", (json.dumps(note, indent=1) + "\n").encode())
+    note = {"epoch": place.epoch, "step": place.step, "by": config.selection, "value": place.best}
+    model.card = {"system": system.name, "protocol": system.protocol, "selection": note}
+    try:
+        write_model(model, run / BEST)
+    finally:
+        model.card = None
+
+
+def _kept_epoch(run: Path) -> int | None:
+    """The epoch of the model kept; after a kill between a model and its checkpoint it is not that of the checkpoint."""
+    try:
+        return (read_card(run / BEST) or {})["selection"]["epoch"]
+    except (InputError, KeyError, TypeError):
+        return None
 
 
 @torch.no_grad()

@@ -50,7 +50,8 @@ def results_table(results: dict[str, dict[str, Any]], classes: str = "unseen cla
         for name, result in results.items()
         if result["map_best"] is not None and number(result["map_worst"]) != number(result["map_best"])
     ]
-    return "\n".join([table(header, rows), *sentences, *intervals])
+    chance = ["Chance mAP: the gallery in random order, without interpolation."]
+    return "\n".join([table(header, rows), *sentences, *intervals, *chance])
 
 
 def sweep_table(sweep: dict[str, dict[str, Any]]) -> str:

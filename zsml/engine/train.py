@@ -71,13 +71,15 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
     amp = resolve_amp(config.amp, device)
     with team.together():
         team.check(config)
-        checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config)
+        checkpoint = _checkpoint_to_resume(config) if resume else _prepare_new_run(config, system)
         torch.manual_seed(config.seed)
         batches, order, classes = training_batches(config, device, rank=team.rank, world_size=team.size)
         if config.selection != "last":
             load_part(config, "val", "sketch")  # there are held-out sketches, or it is said now
         # A checkpoint holds all weights, a teacher's too: going on from it needs none of the files they came from.
-        start = config if checkpoint is None else replace(config, pretrained="no", teacher=config.teacher_source and "random")
+        start = config
+        if checkpoint is not None:
+            start = replace(config, pretrained="no", teacher=config.teacher_source and "random", affinity=None)
         objective = system.build_objective(start, classes).to(device)
         model = system.build_model(start, len(classes))
     model.card = {"system": system.name, "protocol": system.protocol, "paper": system.source, "commit": commit()}
@@ -98,8 +100,8 @@ def _train(config: TrainConfig, system: System, resume: bool, team: Team) -> dic
     row: dict[str, Any] = {}
     network, trained = None, None
     in_epoch = order.batches_per_epoch
-    if in_epoch % config.accumulate:
-        raise InputError(f"--accumulate ({config.accumulate}) must divide the {in_epoch} batches of an epoch")
+    if not in_epoch:
+        raise InputError(f"--accumulate {config.accumulate} is more than the batches of a pass through the data; lower it")
     with full_disk_is_named(run), _open_log(config, place, team) as log, stop_on_signal() as stop:
         for epoch in range(place.epoch, config.epochs):
             model.freeze_backbone(epoch < config.frozen_epochs)
@@ -192,7 +194,7 @@ def _open_log(config: TrainConfig, place: Place, team: Team) -> RunLog | NoLog:
         return RunLog(config.run_dir, resume_step=place.step, tensorboard=config.tensorboard)
 
 
-def _prepare_new_run(config: TrainConfig) -> None:
+def _prepare_new_run(config: TrainConfig, system: System) -> None:
     run = config.run_dir
     if newest_checkpoint(run) is not None:
         raise InputError(f"--out {str(run)!r} already holds a run; go on with it by --resume {run}, or choose another folder")
@@ -200,12 +202,8 @@ def _prepare_new_run(config: TrainConfig) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {str(run)!r} cannot be made a folder: {error.strerror}") from error
-    if config.pretrained == "no" and config.frozen_epochs:
-        say(
-            f"note: random weights are held frozen for {config.frozen_epochs} epochs and then trained at "
-            f"{config.backbone_lr_factor:g} of --lr, as published for ImageNet weights (--pretrained); without those "
-            "--frozen-epochs 0 --backbone-lr-factor 1 learns faster"
-        )
+    for note in system.notes(config):
+        say(f"note: {note}")
 
 
 def _checkpoint_to_resume(config: TrainConfig) -> Path:

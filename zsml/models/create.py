@@ -57,7 +57,7 @@ def create_model(
     arch: str,
     *,
     num_classes: int,
-    embedding_dim: int = 512,
+    embedding_dim: int | None = 512,
     pretrained: bool | str | os.PathLike[str] = False,
     imagenet_head: bool = False,
     classifier_bias: bool = False,
@@ -82,13 +82,14 @@ def create_model(
     num_classes: C; 0 builds no classifier and gives `logits=None`. embedding_dim: D.
     imagenet_head adds a 1000-way classifier on the embedding (`imagenet_logits`), for distillation; classifier_bias
     gives the classifier a bias (SAKE, DSN and SBKA: yes, MATHM: no).
-    bottleneck=False: the embedding is f itself, and embedding_dim must be its width (SBKA). gate=True: f goes through a
+    bottleneck=False: the embedding is f itself, and embedding_dim must be its width, or None (SBKA). gate=True: f goes through a
     `FeatureGate`, which tells the modality to a trunk that does not see it.
 
     pretrained: True lets timm fetch its ImageNet weights (over the network unless they are in its cache); a path loads
     the same file (.pth or .safetensors) from disk. The bottleneck then starts from the singular value decomposition of
     the ImageNet classifier (`svd_bottleneck`; without a bottleneck the ImageNet head is that classifier, bias included)
-    and the tag weights start at zero, so that at the start both modalities see the plain ImageNet network.
+    and the tag weights start at zero, so that at the start both modalities see the plain ImageNet network. Of weights that
+    have no linear classifier (CLIP, DINO), or an ImageNet head's not of 1000 classes, what is on the trunk starts random.
     `tag_init="random"`, the published start of DASE: the second layer of the gates that see the modality, their tag
     weights and the bottleneck (with an ImageNet head on it) start random, whatever the file holds. False: random weights.
 
@@ -106,7 +107,12 @@ def create_model(
     (torch.Size([2, 64]), torch.Size([2, 100]), None)
     """
     _check_arch(arch)
-    for name, value, least in (("num_classes", num_classes, 0), ("embedding_dim", embedding_dim, 1)):
+    if embedding_dim is None and bottleneck is not False:
+        raise TypeError("embedding_dim must be an int, got None, which leaves it to the backbone and needs bottleneck=False")
+    for name, value, least in (
+        ("num_classes", num_classes, 0),
+        ("embedding_dim", 1 if embedding_dim is None else embedding_dim, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} must be an int, got {type(value).__name__}")
         if value < least:
@@ -128,6 +134,8 @@ def create_model(
     conditional, features = getattr(trunk, "conditional", False), getattr(trunk, "head_hidden_size", None) or trunk.num_features
     if gate and conditional:
         raise InputError(f"gate=True is for backbones that do not see the modality; {arch} has gates of its own")
+    if embedding_dim is None:
+        embedding_dim = config["embedding_dim"] = features
     if not bottleneck and embedding_dim != features:
         raise InputError(f"embedding_dim must be {features}, the width of {arch}, with bottleneck=False; got {embedding_dim}")
     model = EmbeddingModel(

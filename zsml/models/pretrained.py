@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import timm
@@ -44,11 +45,11 @@ def start_from_imagenet(
     weight = getattr(classifier, "weight", None)  # [K, F]
     fits = weight is not None and weight.ndim == 2 and weight.shape[1] == model.num_features
     head = model.imagenet_classifier
-    if head is not None and not (fits and weight.shape[0] == IMAGENET_CLASSES):
-        raise InputError(f"imagenet_head=True needs weights with a {IMAGENET_CLASSES}-way linear classifier; {source} has none")
+    if head is not None:
+        fits = fits and weight.shape[0] == IMAGENET_CLASSES
     with torch.no_grad():
         if model.bottleneck is None:
-            if head is not None:
+            if head is not None and fits:
                 head.weight.copy_(weight)
                 head.bias.copy_(torch.zeros(()) if classifier.bias is None else classifier.bias)
         elif fits:
@@ -102,7 +103,7 @@ def load_imagenet(
         except InputError as error:
             raise InputError(f"{argument}: {error}") from error
         except (RuntimeError, KeyError) as error:
-            raise InputError(f"{argument}: {os.fspath(weights)} does not fit {source}: {error}") from error
+            raise InputError(f"{argument}: {os.fspath(weights)} does not fit {source}: {shortened(error)}") from error
     try:
         return timm.create_model(source, pretrained=True, **options)
     except Exception as error:  # timm's downloaders raise half a dozen kinds, none of them documented
@@ -113,6 +114,24 @@ def load_imagenet(
             f"{asked}: timm could not get the weights of {source} ({type(error).__name__}: {error}); without a "
             f"network, fetch the file elsewhere ({where}) and pass {path}, or {none}"
         ) from error
+
+
+def shortened(error: Exception, names: int = 5) -> str:
+    """What torch says of weights that do not fit, with no more than a few of the names of each kind.
+
+    >>> shortened(RuntimeError('Missing key(s) in state_dict: "a", "b", "c".'), names=2)
+    'Missing key(s) in state_dict: "a", "b" and 1 more.'
+    """
+
+    def first(match: re.Match[str]) -> str:
+        listed = match[0].split(", ")
+        return ", ".join(listed[:names]) + (f" and {len(listed) - names} more" if len(listed) > names else "")
+
+    text = re.sub(r'"[^"\n]*"(?:, "[^"\n]*")+', first, str(error))
+    mismatches = [line for line in text.split("\n") if "size mismatch" in line]
+    kept = [line for line in text.split("\n") if line not in mismatches[names:]]
+    rest = [f"and {len(mismatches) - names} more of another size"] if len(mismatches) > names else []
+    return " ".join(line.strip() for line in [*kept, *rest] if line.strip())
 
 
 def pixel_statistics(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -53,9 +53,8 @@ def choose_components(gallery: Tensor, seed: int) -> tuple[int, dict[int, float]
     if len(gallery) > ROWS:
         gallery = gallery[torch.randperm(len(gallery), generator=generator)[:ROWS].sort().values]
     centred = gallery - gallery.mean(dim=0)
-    directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[
-        :, : min(MOST, FEWEST + len(gallery) // ROWS_PER_DIRECTION)
-    ]
+    most = min(MOST, FEWEST + len(gallery) // ROWS_PER_DIRECTION, max(1, len(gallery) // ROWS_AT_LEAST))
+    directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :most]
     projected = centred @ directions  # [n, d]
     scale = projected.square().mean().sqrt()
     projected = (projected / scale if scale > 0 else projected).numpy()  # the fit's own constants suppose lengths around 1

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import timm
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from zsml.engine.config import SYSTEM_SETTINGS, TrainConfig, flag
+from zsml.engine.config import BATCH_SETTINGS, SYSTEM_SETTINGS, TrainConfig, flag
+from zsml.engine.config_file import merged
 from zsml.engine.schedule import mathm_factor
 from zsml.errors import InputError
 from zsml.losses.gather import global_mean, several_ranks
@@ -60,12 +62,31 @@ class System:
             for name in SYSTEM_SETTINGS
             if name not in self.settings and getattr(config, name) != getattr(default, name)
         ]
+        usual = merged(self.settings_for(config.data, config.variant))
+        other = BATCH_SETTINGS["classes" if config.batch == "random" else "random"]
+        problems += [
+            f"{flag(name)} has no meaning with --batch {config.batch}; leave it out"
+            for name in other
+            if getattr(config, name) not in (getattr(usual, name), getattr(default, name))
+        ]
         if (config.transform == "dsn") != self.takes_views:
             wanted = (
                 "three views of each image, which dsn makes" if self.takes_views else "one view of each image, dsn makes three"
             )
             problems.append(f"--transform {config.transform}: {self.name} trains on {wanted}")
         return problems
+
+    def notes(self, config: TrainConfig) -> list[str]:
+        """What the user should know before a training with these settings, which are not wrong."""
+        if config.pretrained != "no":
+            return []
+        if not config.frozen_epochs:
+            return ["the network starts from random weights; it was published with ImageNet's (--pretrained)"]
+        return [
+            f"random weights are held frozen for {config.frozen_epochs} epochs and then trained at "
+            f"{config.backbone_lr_factor:g} of --lr, as published for ImageNet weights (--pretrained); without those "
+            "--frozen-epochs 0 --backbone-lr-factor 1 learns faster"
+        ]
 
     def may_keep(self, config: TrainConfig, epoch: int) -> bool:
         """Whether --selection may choose the model of this epoch, counted from 0."""
@@ -116,7 +137,15 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
     options: dict[str, Any] = {"pretrained": {"no": False, "imagenet": True}.get(config.pretrained, Path(config.pretrained))}
     if config.gate:
         options["gate"] = True
-    return options
+    return {**options, **size_options(config.arch, config)}
+
+
+def size_options(arch: str, config: TrainConfig) -> dict[str, Any]:
+    """What timm has to be told to build a backbone of one image size, a vision transformer, for images of another."""
+    known = timm.get_pretrained_cfg(arch) if timm.is_model(arch.split(".")[0]) else None
+    if known is None or not known.fixed_input_size or known.input_size[-1] == config.image_size:
+        return {}
+    return {"img_size": config.image_size}
 
 
 class ClassificationAndTriplet(nn.Module):

@@ -60,7 +60,7 @@ class MATHM(System):
     binary: ClassVar = {"fit": "gallery", "center": "own"}
 
     def parameter_groups(self, config: TrainConfig, model: nn.Module, objective: nn.Module) -> list[dict[str, Any]]:
-        """The embedding learns as slowly as the backbone where both start from ImageNet weights; elsewhere it is new."""
+        """The embedding of the published network, from ImageNet weights, learns as slowly as the backbone; any other is new."""
         new, backbone = super().parameter_groups(config, model, objective)
         if config.arch in NETWORKS and config.pretrained != "no":
             slow = [*model.bottleneck.parameters()]

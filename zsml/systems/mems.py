@@ -95,6 +95,17 @@ class MEMS(System):
             problems.append("--selection val_accuracy needs a classifier, and mems has class centres; choose last or val_map")
         return problems
 
+    def notes(self, config: TrainConfig) -> list[str]:
+        batches = config.epochs * config.batches_per_epoch
+        if not 0 < batches < config.annealing_steps:
+            return super().notes(config)
+        part = batches / config.annealing_steps
+        return [
+            *super().notes(config),
+            f"--annealing-steps {config.annealing_steps} is more than the {batches} batches of this training, which ends with "
+            f"{part:.0%} of the margin",
+        ]
+
     def build_model(self, config: TrainConfig, num_classes: int) -> nn.Module:
         options = model_options(config)
         if config.arch == ALEXNET and config.variant == "released":

@@ -18,21 +18,20 @@ Protocol   every sketch of the unseen classes against every photo of theirs, by 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zsml.data.affinity import read_affinity
 from zsml.engine.config import TrainConfig
-from zsml.engine.log import say
 from zsml.engine.schedule import exponential_factor
 from zsml.losses import DistillationLoss
 from zsml.losses.gather import several_ranks
 from zsml.models import ModelOutput, create_model
 from zsml.models.model import IMAGENET_CLASSES
 from zsml.models.teacher import build_teacher
-from zsml.systems.base import System, cross_entropy, model_options
+from zsml.systems.base import System, cross_entropy, model_options, size_options
 
 PHOTO = 1
 
@@ -42,7 +41,7 @@ class SAKE(System):
     source = "Semantic-Aware Knowledge Preservation for Zero-Shot Sketch-Based Image Retrieval, ICCV 2019, arXiv 1904.03208"
     summary = "cross-entropy + distillation of an ImageNet teacher on photos, raised towards classes that WordNet relates"
     protocol = "sake"
-    settings = ("teacher", "affinity", "affinity_bonus", "distillation_weight", "distillation_temperature")
+    settings = ("teacher", "teacher_arch", "affinity", "affinity_bonus", "distillation_weight", "distillation_temperature")
     defaults: ClassVar = {
         "embedding_dim": 512,
         "transform": "sake",
@@ -71,7 +70,20 @@ class SAKE(System):
                 f"--teacher is missing: {self.name} learns from an ImageNet network; give imagenet, the path of its weights, or "
                 "random to try the machinery (with --pretrained the teacher has the same weights)"
             )
+        elif config.teacher_arch and not config.teacher:
+            problems.append("--teacher is missing: --teacher-arch needs weights of its own; give imagenet, their path, or random")
+        if config.affinity is not None and not config.affinity_bonus:
+            problems.append("--affinity has no meaning with --affinity-bonus 0, which leaves the table out; leave it out")
         return problems
+
+    def notes(self, config: TrainConfig) -> list[str]:
+        if config.affinity is not None or not config.affinity_bonus:
+            return super().notes(config)
+        return [
+            *super().notes(config),
+            f"no --affinity: the teacher's logits get no bonus for related classes, which is a part of {self.name} as published; "
+            "zsml data affinity makes the table",
+        ]
 
     def build_model(self, config: TrainConfig, num_classes: int) -> nn.Module:
         return create_model(
@@ -93,12 +105,11 @@ class SAKE(System):
 class KnowledgePreservation(nn.Module):
     """L = CE(logits, label) + distillation_weight * CE(imagenet_logits, softmax(teacher + bonus * affinity)), a scalar."""
 
-    affinity: Tensor | None  # [C, 1000]
-
     def __init__(self, config: TrainConfig, classes: list[str]):
         super().__init__()
-        self.teacher = build_teacher(config.arch, config.teacher_source)
-        self.register_buffer("affinity", class_affinity(config, classes))
+        arch = config.teacher_arch or config.arch
+        self.teacher = build_teacher(arch, config.teacher_source, **size_options(arch, config))
+        self.affinity = ClassAffinity(config, classes)
         self.distillation = DistillationLoss(
             temperature=config.distillation_temperature, bonus=config.affinity_bonus, gather=several_ranks()
         )
@@ -111,11 +122,10 @@ class KnowledgePreservation(nn.Module):
     def parts(self, output: ModelOutput, images: Tensor, labels: Tensor, modality: Tensor) -> dict[str, Tensor]:
         """Both terms of what the model says of images [B, 3, S, S], without the weight."""
         photo = modality == PHOTO  # [B]
-        affinity = None if self.affinity is None else self.affinity[labels]  # [B, 1000]
         told = self.teacher_logits(images, photo)
         return {
             "classification": cross_entropy(output.logits, labels),
-            "distillation": self.distillation(output.imagenet_logits, told, affinity, mask=photo),
+            "distillation": self.distillation(output.imagenet_logits, told, self.affinity(labels), mask=photo),
         }
 
     @torch.no_grad()
@@ -127,17 +137,27 @@ class KnowledgePreservation(nn.Module):
         return logits
 
 
-def class_affinity(config: TrainConfig, classes: list[str]) -> Tensor | None:
-    """The table --affinity names, [C, 1000], or None where there is none, of which the log is told.
+class ClassAffinity(nn.Module):
+    """The affinity to ImageNet's classes that --affinity gives the classes of labels [B]: [B, 1000], or None without a table.
+
+    The table is part of the state: a checkpoint brings its own.
 
     Raises:
         InputError: the table cannot be read, or is of other classes; names --affinity.
     """
-    if config.affinity is not None:
-        return read_affinity(config.affinity, classes)
-    if config.affinity_bonus:
-        say(
-            f"note: no --affinity: the teacher's logits get no bonus for related classes, which is a part of {config.system} as "
-            "published; zsml data affinity makes the table"
-        )
-    return None
+
+    table: Tensor | None  # [C, 1000]
+
+    def __init__(self, config: TrainConfig, classes: list[str]):
+        super().__init__()
+        self.register_buffer("place", torch.empty(0), persistent=False)  # knows the device
+        self.register_buffer("table", None if config.affinity is None else read_affinity(config.affinity, classes))
+
+    def forward(self, labels: Tensor) -> Tensor | None:
+        return None if self.table is None else self.table[labels]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        saved = state_dict.get(f"{prefix}table")
+        if self.table is None and saved is not None:  # made without the file the table was read from
+            self.table = torch.empty_like(saved, device=self.place.device)
+        super()._load_from_state_dict(state_dict, prefix, *others)

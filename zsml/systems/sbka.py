@@ -17,6 +17,7 @@ Schedule   Adam, single precision, weight decay 5e-4 on everything, 1e-4 * 0.001
            it the one is kept that names the classes of most held-out sketches; of QuickDraw, which holds none out, the last.
 Released   the code lets the gradient of H(z_t, z_s) into the student, through the softmax that is the target
            (--variant released). It counts the warm-up when it looks for the best epoch, and may then keep none; not here.
+Several processes draw their Gaussian noise each for its own images, so that a run of two is not that of one up to rounding.
 Protocol   every sketch of the unseen classes against every photo of theirs, by Euclidean distance of L2-normalised x; mAP
            averaged over classes. The code's own default is the paper's other search, by clusters of the gallery, over a grid
            of their numbers: zsml evaluate --cluster 2, and --sweep 2,22-28 4,22-28 for the grid (of Sketchy).
@@ -26,16 +27,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from zsml.engine.config import TrainConfig
+from zsml.engine.config import TrainConfig, flag
+from zsml.engine.config_file import merged
 from zsml.losses import DistillationLoss, GaussianAlignmentLoss
 from zsml.losses.gather import several_ranks
 from zsml.models import create_model
 from zsml.models.model import IMAGENET_CLASSES
 from zsml.models.teacher import build_teacher
-from zsml.systems.base import cross_entropy, model_options
-from zsml.systems.sake import PHOTO, SAKE, class_affinity
+from zsml.systems.base import cross_entropy, model_options, size_options
+from zsml.systems.sake import PHOTO, SAKE, ClassAffinity
 
 CLASSIFIER_STD = 2e-5  # of the seen classes' classifier at the start
 
@@ -68,6 +71,13 @@ class SBKA(SAKE):
 
     def problems(self, config: TrainConfig) -> list[str]:
         problems = super().problems(config)
+        if config.teacher_trainable == "none":
+            usual = merged(self.settings_for(config.data, config.variant))
+            problems += [
+                f"{flag(name)} has no meaning with --teacher-trainable none; leave it out"
+                for name in ("teacher_lr", "teacher_warmup_epochs")
+                if getattr(config, name) != getattr(usual, name)
+            ]
         if config.selection != "last" and not any(self.may_keep(config, epoch) for epoch in range(config.epochs)):
             problems.append(
                 f"--teacher-warmup-epochs ({config.teacher_warmup_epochs}) must be less than --epochs ({config.epochs}): "
@@ -82,7 +92,7 @@ class SBKA(SAKE):
         model = create_model(
             config.arch,
             num_classes=num_classes,
-            embedding_dim=config.embedding_dim,
+            embedding_dim=None if config.embedding_dim == self.defaults["embedding_dim"] else config.embedding_dim,
             bottleneck=False,
             imagenet_head=True,
             classifier_bias=True,
@@ -111,13 +121,12 @@ class BidirectionalAlignment(nn.Module):
     comes to z_t constant and z_s not.
     """
 
-    affinity: Tensor | None  # [C, 1000]
-
     def __init__(self, config: TrainConfig, classes: list[str]):
         super().__init__()
-        self.teacher = build_teacher(config.arch, config.teacher_source)
+        arch = config.teacher_arch or config.arch
+        self.teacher = build_teacher(arch, config.teacher_source, **size_options(arch, config))
         self.learning = self.teacher.parts(config.teacher_trainable)  # its parameters that train, after the warm-up
-        self.register_buffer("affinity", class_affinity(config, classes))
+        self.affinity = ClassAffinity(config, classes)
         self.distillation = DistillationLoss(config.distillation_temperature, config.affinity_bonus, gather=several_ranks())
         self.alignment = GaussianAlignmentLoss(gather=several_ranks())
         self.distillation_weight, self.alignment_weight = config.distillation_weight, config.alignment_weight
@@ -134,7 +143,7 @@ class BidirectionalAlignment(nn.Module):
         output = model(images, modality)
         photo = modality == PHOTO  # [B]
         student, teacher = output.imagenet_logits, self.teacher_logits(images, photo)  # [B, 1000]
-        affinity = None if self.affinity is None else self.affinity[labels]  # [B, 1000]
+        affinity = self.affinity(labels)  # [B, 1000] or None
         parts = {
             "classification": cross_entropy(output.logits, labels),
             "distillation": self.distillation(student, teacher.detach(), affinity, photo),
@@ -151,4 +160,7 @@ class BidirectionalAlignment(nn.Module):
     def teacher_logits(self, images: Tensor, photo: Tensor) -> Tensor:
         """What the teacher says of photos, [B, 1000]; the rows of sketches, which nobody asks for, are 0."""
         logits = images.new_zeros(len(images), IMAGENET_CLASSES)
-        return logits.index_put((photo,), self.teacher(images[photo]).to(logits.dtype))
+        if photo.any():
+            return logits.index_put((photo,), self.teacher(images[photo]).to(logits.dtype))
+        # A function of its parameters all the same, or other ranks would wait for their gradients.
+        return logits + sum((parameter.sum() * 0 for parameter in self.learning), torch.zeros((), device=logits.device))
