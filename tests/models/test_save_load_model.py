@@ -155,6 +155,14 @@ def test_broken_configurations(tmp_path, config, message):
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"num_classes": 10**11}, {"embedding_dim": 10**10}])
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path, change):
+    config = json.dumps({**small().config, **change})  # of terabytes
+    save_file(small().state_dict(), tmp_path / "model.safetensors", {"format": "zsml-model-1", "config": config})
+    with pytest.raises(InputError, match=r"cannot be used: its model has [\d,]{13,} numbers, and the file holds"):
+        load_model(tmp_path)
+
+
 def test_weights_that_do_not_fit_are_all_listed(tmp_path):
     weights = dict(small().state_dict())
     del weights["bottleneck.bias"]

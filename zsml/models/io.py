@@ -87,7 +87,9 @@ def load_model(folder: str | os.PathLike[str]) -> EmbeddingModel:
         raise InputError(f"{path} is damaged: {error}") from error
     try:
         with torch.random.fork_rng(devices=[]):  # reading a file is no reason to move the caller's random numbers
-            model = create_model(**{**json.loads(metadata["config"]), "pretrained": False})
+            config = {**json.loads(metadata["config"]), "pretrained": False}
+            _check_size(config, sum(value.numel() for value in weights.values()))
+            model = create_model(**config)
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} has a configuration that cannot be used: {error}") from error
@@ -143,6 +145,17 @@ def weights_sha256(model: EmbeddingModel) -> str:
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _check_size(config: dict[str, Any], held: int) -> None:
+    """Refuse a configuration of far more numbers than the file holds, before memory is taken for them."""
+    try:
+        with torch.device("meta"):  # names and shapes alone
+            wanted = sum(value.numel() for value in create_model(**config).state_dict().values())
+    except Exception:  # what cannot be built in this way is built, or refused, in the usual one
+        return
+    if wanted > 2 * held + 1_000_000:
+        raise InputError(f"its model has {wanted:,} numbers, and the file holds {held:,}")
 
 
 def _read_header(path: Path) -> dict[str, str]:
