@@ -26,8 +26,9 @@ from zsml.systems.mems import MEMS
 RANK = int(os.environ.get("RANK", 0))
 SHARED = {"arch": "test_convnext", "classes_per_batch": 4}  # has no BatchNorm: the same on one process
 # Its loss has parameters and a count of steps.
-PUBLISHED = TrainConfig.warmup_epochs  # of MATHM; the others have no such setting
-CENTRES = {"system": "mems", "warmup_epochs": PUBLISHED, "arch": "test_convnext", "batch": "random", "sketches_per_batch": 6, "photos_per_batch": 6,
+# What has no meaning for it is as it would be on the command line, left out.
+LEFT_OUT = {name: getattr(TrainConfig, name) for name in ("warmup_epochs", "classes_per_batch", "samples_per_modality")}
+CENTRES = {**LEFT_OUT, "system": "mems", "arch": "test_convnext", "batch": "random", "sketches_per_batch": 6, "photos_per_batch": 6,
            "margin": 2.0, "annealing_steps": 5}  # fmt: skip
 
 
