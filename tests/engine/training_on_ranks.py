@@ -28,8 +28,8 @@ SHARED = {"arch": "test_convnext", "classes_per_batch": 4}  # has no BatchNorm: 
 # Its loss has parameters and a count of steps.
 # What has no meaning for it is as it would be on the command line, left out.
 LEFT_OUT = {name: getattr(TrainConfig, name) for name in ("warmup_epochs", "classes_per_batch", "samples_per_modality")}
-CENTRES = {**LEFT_OUT, "system": "mems", "arch": "test_convnext", "batch": "random", "sketches_per_batch": 6, "photos_per_batch": 6,
-           "margin": 2.0, "annealing_steps": 5}  # fmt: skip
+CENTRES = {**LEFT_OUT, "system": "mems", "arch": "test_convnext", "batch": "random", "sketches_per_batch": 6,
+           "photos_per_batch": 6, "margin": 2.0, "annealing_steps": 5}  # fmt: skip
 
 
 class OnRankOne(MATHM):
