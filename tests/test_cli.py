@@ -19,6 +19,7 @@ import zsml
 from zsml.cli import main
 from zsml.commands import ACTIONS, COMMANDS
 from zsml.engine.tables import demo_table
+from zsml.retrieval import Index
 
 
 @pytest.fixture(scope="module")
@@ -291,5 +292,8 @@ def test_the_demo_compares_chance_untrained_and_trained(monkeypatch, tmp_path, c
     assert result["run"] == str(Path("runs") / "demo-2") and Path(result["report"]).is_file()
     assert (result["seen_classes"], result["unseen_classes"], result["queries"], result["gallery"]) == (97, 3, 150, 150)
     assert 0.33 < result["chance_map"] < 0.37
+    index = Index.open(result["index"])
+    assert len(index) == result["gallery"] and index.bits == 16 and index.verify() == []
     shown = demo_table(result)
+    assert f"now draw: zsml serve --index {result['index']}" in shown
     assert all(f"{result[key]:.4f}" in shown for key in ("chance_map", "untrained_map", "trained_map"))

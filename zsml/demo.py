@@ -13,12 +13,14 @@ from zsml.engine.config import TrainConfig
 from zsml.engine.device import resolve_device
 from zsml.engine.embed import load_part, open_run
 from zsml.engine.evaluate import evaluate
+from zsml.engine.indexing import add_images, find_images, make_codes, open_or_create
 from zsml.engine.log import say
 from zsml.engine.report import write_run_report
 from zsml.engine.train import train
 from zsml.systems import find_system
 
 DIRECTION = "sketch->photo"
+BITS = 64  # of the codes of the gallery's index
 
 # Small images and batches, and a backbone that learns from random weights, for want of a download: all of it at one rate, and
 # with a light hand on the triplets, whose hardest pairs are noise until the first features have formed.
@@ -44,17 +46,32 @@ SETTINGS = TrainConfig(
 
 
 def demo(out: Path | None = None, device: str = "auto") -> dict[str, Any]:
-    """Evaluate the network untrained, train it, evaluate it again, write the report.
+    """Evaluate the network untrained, train it, evaluate it again, write the report, and make an index of the photos.
 
     Returns:
         chance_map, untrained_map and trained_map (sketch->photo among the unseen classes, whole gallery) with their protocol,
-        how many classes, queries and gallery images there were, and the paths of run and report.
+        how many classes, queries and gallery images there were, and the paths of run, report and index.
 
     Raises:
         InputError: `out` holds a run already, or there is no such device.
     """
     config = replace(SETTINGS, out=out or _free_folder(Path("runs") / "demo"), device=device)
-    return before_and_after(config, resolve_device(device))
+    result = before_and_after(config, resolve_device(device))
+    return {**result, "index": str(index_gallery(Path(result["run"]), resolve_device(device)))}
+
+
+def index_gallery(run: Path, device: torch.device) -> Path:
+    """The photos of a run's unseen classes as files, `run/gallery/<class>/*.png`, in an index with codes, `run/gallery.index`."""
+    config = open_run(run, device).config
+    photos = load_part(config, "test", "photo")
+    for number, label in enumerate(photos.labels.tolist()):
+        folder = run / "gallery" / photos.classes[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        photos.load(number).save(folder / f"{number:05d}.png")
+    index = open_or_create(run / "gallery.index", run)
+    add_images(index, find_images([run / "gallery"]), modality="photo", device=device)
+    make_codes(index, min(BITS, index.width))
+    return index.folder
 
 
 def before_and_after(config: TrainConfig, device: torch.device) -> dict[str, Any]:

@@ -95,6 +95,8 @@ def demo_table(result: dict[str, Any]) -> str:
         f"{result['queries']} sketches, {result['gallery']} photos"
     )
     lines = [what, table(["", "mAP@all", "x chance"], rows), result["protocol"], f"report: {result['report']}"]
+    if "index" in result:
+        lines.append(f"now draw: zsml serve --index {result['index']}")
     return "\n".join(lines)
 
 
