@@ -159,3 +159,20 @@ def test_no_way_to_the_hub_is_said(model, hub):
     hub.server_close()
     with pytest.raises(InputError, match=r"repository 'a/b' cannot be written \(`hf auth login` first\?\)"):
         model.push_to_hub("a/b")
+
+
+def test_best_and_last_model_of_a_run_keep_where_they_come_from(tmp_path):
+    flags = [
+        *tiny_flags(write_tiny_folder(tmp_path / "images"), tmp_path / "run"),
+        "--epochs",
+        "1",
+        "--selection",
+        "val_accuracy",
+    ]
+    assert main(["train", "mathm", *flags]) == 0
+    for weights in ("best", "last"):
+        model = open_run(tmp_path / "run", torch.device("cpu"), weights).model
+        assert (model.card["system"], model.card["commit"]) == ("mathm", commit()) and model.preprocessing.image_size == 32
+        model.save_pretrained(tmp_path / weights)
+        text = (tmp_path / weights / "README.md").read_text()
+        assert ("| chosen | epoch 1, best by val_accuracy (" in text) == (weights == "best")

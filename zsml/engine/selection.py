@@ -45,11 +45,12 @@ def keep_if_best(run: Path, place: Place, model: nn.Module, config: TrainConfig,
         return
     place.best, place.best_epoch = place.validation, place.epoch
     note = {"epoch": place.epoch, "step": place.step, "by": config.selection, "value": place.best}
-    model.card = {"system": system.name, "protocol": system.protocol, "selection": note}
+    card = model.card
+    model.card = {**(card or {"system": system.name, "protocol": system.protocol}), "selection": note}
     try:
         write_model(model, run / BEST)
     finally:
-        model.card = None
+        model.card = card  # what the last model is kept with
 
 
 def _kept_epoch(run: Path) -> int | None:

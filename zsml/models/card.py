@@ -84,6 +84,9 @@ def _rows(model: EmbeddingModel, card: dict[str, Any]) -> dict[str, str]:
         rows["source file"] = f"`{_plain(source['file'])}`, {source['bytes']:,} bytes, sha256 `{source['sha256']}`"
     if "commit" in card:
         rows["trained with"] = f"zsml, commit {card['commit']}"
+    if "selection" in card:
+        chosen = card["selection"]
+        rows["chosen"] = f"epoch {chosen['epoch']}, best by {chosen['by']} ({chosen['value']:.4f})"
     modality = "; its modality is an input: 0 sketch, 1 photo" if model.conditional else ""
     rows["network"] = f"{model.arch}, {sum(p.numel() for p in model.parameters()):,} parameters"
     rows["image"] = (model.preprocessing.sentence() if model.preprocessing else "not recorded") + modality
