@@ -148,6 +148,20 @@ def test_many_small_additions_leave_few_shards_and_no_other_files(tmp_path):
     assert index.verify() == []
 
 
+def test_other_peoples_files_in_the_folder_stay(tmp_path):
+    index = filled(tmp_path, rows(8))
+    (tmp_path / "shards" / "00000001-0.rows.safetensors.tmp").write_bytes(b"")
+    kept = [tmp_path / "20240101.jpg", tmp_path / "shards" / "00000007.png", tmp_path / "shards" / "00000007-1.rows.txt"]
+    for path in kept:
+        path.write_bytes(b"")
+    index.add(rows(9), listed(9))
+    assert all(path.is_file() for path in kept)
+    assert len(list((tmp_path / "shards").iterdir())) == 2 * len(index.shards) + 2
+    with pytest.raises(InputError, match=r"holds other files \(20240101\.jpg"):
+        (tmp_path / "manifest.json").unlink()
+        Index.create(tmp_path, width=3)
+
+
 def test_codes_are_rebuilt_and_dropped(tmp_path):
     x = rows(30)
     index = filled(tmp_path, x)

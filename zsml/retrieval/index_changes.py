@@ -17,7 +17,7 @@ from zsml.retrieval.index_files import (
     LOCK,
     MANIFEST,
     MODEL,
-    NAME,
+    OURS,
     SHARDS,
     Entry,
     Manifest,
@@ -93,7 +93,7 @@ def create(folder: Path, width: int, dtype: str, model: dict[str, Any] | None, q
 
 
 def _left_over(name: str) -> bool:
-    return name.startswith(".") or NAME.fullmatch(name) is not None
+    return name.startswith(".") or OURS.fullmatch(name) is not None
 
 
 def storable(embeddings: Tensor, manifest: Manifest) -> Tensor:

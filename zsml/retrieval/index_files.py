@@ -33,6 +33,9 @@ FORMAT, VERSION = "zsml-index", 1
 DTYPES = ("float16", "float32")
 LONGEST = 1 << 26  # bytes of a manifest: a hundred thousand shards
 NAME = re.compile(r"(?:shards/)?[0-9]{8}[0-9a-z.-]*")  # of files a manifest may name: none outside the folder
+OURS = re.compile(  # of files that we write, finished or not: what may be deleted
+    r"\.*[0-9]{8}(-[0-9]+)?\.((rows|codes|quantizer)\.safetensors|items\.sqlite)(\.tmp.*)?|\.manifest\.json\..*"
+)
 SHARD_FILES = ("rows", "items", "codes")
 
 
@@ -209,8 +212,7 @@ def sweep(folder: Path, manifest: Manifest) -> None:
     named = {entry.file for entry in manifest.files}
     for place, prefix in ((folder, ""), (folder / SHARDS, f"{SHARDS}/")):
         for entry in list(os.scandir(place)):
-            ours = NAME.fullmatch(entry.name.lstrip(".")) or entry.name.startswith(f".{MANIFEST}.")
-            if ours and f"{prefix}{entry.name}" not in named and entry.is_file(follow_symlinks=False):
+            if OURS.fullmatch(entry.name) and f"{prefix}{entry.name}" not in named and entry.is_file(follow_symlinks=False):
                 with suppress(OSError):  # a file too many harms nobody
                     Path(entry.path).unlink()
 
