@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 def test_it_serves_until_it_is_told_to_stop(folder):
     command = [sys.executable, "-m", "zsml", "serve", "--index", str(folder), "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "ZSML_TOKEN": "sesame"}
+    environment = {**os.environ, "ZSML_TOKEN": "sesame\n"}  # as from a file
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         said = server.stderr.readline()
@@ -52,6 +52,10 @@ def test_what_cannot_be_served_ends_with_status_2(folder, tmp_path, capsys, monk
             (["--index", str(folder), "--port", "99999"], "--port 99999 must be from 0"),
             (["--index", str(folder), "--port", "0", "--host", "no such host"], "--host 'no such host' is not known"),
             (["--index", str(folder), "--port", "0", "--token", ""], "token is empty"),
+            (
+                ["--index", str(folder), "--port", "0", "--token", "a b"],
+                "--token has ' ' at place 2; accepted is printable ASCII",
+            ),
             (["--index", str(folder), "--port", "0", "--rate", "-1"], "--rate=-1.0 must be 0 or more"),
             (["--index", str(folder), "--port", "0", "--running", "0"], "--running=0 must be 1 or more"),
         ]

@@ -132,6 +132,18 @@ def test_a_person_logs_in_once_and_the_cookie_is_not_the_token(index):
         assert TestClient(client.app).get("/api/info", headers={"Cookie": cookie}).status_code == 401
 
 
+def test_a_token_that_a_header_or_a_form_cannot_carry_is_refused_at_the_start(index):
+    for token in (" sesame", "sesame ", "se same", "sesame\n", "s\xe9same", "\u82dd", "\x7f", "se\tsame"):
+        with pytest.raises(InputError, match=r"^--token has .*without spaces$"):
+            create_app(index, token=token)
+    with pytest.raises(TypeError, match="token must be"):
+        create_app(index, token=b"sesame")
+    every = "".join(map(chr, range(33, 127)))  # each that is taken works at both doors
+    client = TestClient(create_app(index, token=every), follow_redirects=False)
+    assert client.get("/api/info", headers={"Authorization": f"Bearer {every}"}).status_code == 200
+    assert client.post("/login", data={"token": every}).status_code == 303
+
+
 def test_a_host_that_is_not_ours_is_refused(index):
     client = TestClient(create_app(index, hosts=("127.0.0.1", "localhost", "::1")))
     for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"):

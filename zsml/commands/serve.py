@@ -29,7 +29,8 @@ class Serve:
     port: int = 8000
     """Port to listen on; 0: any that is free."""
     token: str | None = None
-    """What clients must know, better given as the environment variable ZSML_TOKEN, which other users cannot see."""
+    """What clients must know, better given as the environment variable ZSML_TOKEN, which other users cannot see:
+    printable ASCII without spaces."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where queries are embedded."""
     rate: float = 50.0
@@ -47,7 +48,7 @@ class Serve:
         from zsml.serve.guard import LOOPBACK
         from zsml.serve.listen import bind, names, run, url
 
-        token = self.token if self.token is not None else os.environ.get("ZSML_TOKEN") or None
+        token = self.token if self.token is not None else os.environ.get("ZSML_TOKEN", "").rstrip("\r\n") or None
         try:
             limits = Limits(rate=self.rate, burst=max(1.0, 4 * self.rate), running=self.running)
         except InputError as error:

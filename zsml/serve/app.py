@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import zsml
 from zsml.errors import InputError
-from zsml.serve.guard import COOKIE, Guard, fingerprint, same
+from zsml.serve.guard import COOKIE, Guard, check_token, fingerprint, same
 from zsml.serve.limits import Limits, Refused
 from zsml.serve.meter import Meter
 from zsml.serve.rasterise import rasterise
@@ -97,22 +97,22 @@ def create_app(
 
     Args:
         index: a `zsml.retrieval.Index` with a model.
-        token: what clients must know; None: anybody may ask.
+        token: what clients must know, printable ASCII without spaces; None: anybody may ask.
         limits: what is refused; None: the defaults of :class:`Limits`.
         device: where queries are embedded.
         hosts: the names it goes by, those allowed in a request's Host header; None: any.
 
     Raises:
-        InputError: the index has no model, it is damaged, or the token is empty.
-        TypeError: limits is something else.
+        InputError: the index has no model, it is damaged, or the token is empty or not printable ASCII without spaces.
+        TypeError: limits or the token is something else.
     """
     import torch
 
     limits = Limits() if limits is None else limits
     if not isinstance(limits, Limits):
         raise TypeError(f"limits must be zsml.serve.Limits, got {type(limits).__name__}")
-    if token is not None and not token.strip():
-        raise InputError("token is empty; give one of at least a few characters, or none")
+    if token is not None:
+        check_token(token)
     meter = Meter()
     searcher = Searcher(index, limits, torch.device(device), meter)
     app = FastAPI(title="zsml", version=zsml.__version__, docs_url=None, redoc_url=None, description="Search images by drawing.")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from zsml.errors import InputError
 from zsml.serve.limits import Limits, Rate, Refused
 from zsml.serve.meter import Meter
 
@@ -130,6 +131,24 @@ class Guard:
                     408, f"the request was not complete after {self.limits.seconds:g} s", {"Connection": "close"}
                 ) from None
             raise
+
+
+def check_token(token: str) -> None:
+    """A token must be one that a person can enter and that a header can carry.
+
+    Raises:
+        InputError: it is empty, or has a character other than printable ASCII without the space.
+        TypeError: it is no string.
+
+    >>> check_token("sesame")
+    """
+    if not isinstance(token, str):
+        raise TypeError(f"token must be a str or None, got {type(token).__name__}")
+    if not token.strip():
+        raise InputError("--token is empty; give one of at least a few characters, or none")
+    for place, character in enumerate(token, 1):
+        if not "!" <= character <= "~":  # which one it is is said, the token is not repeated: it is a secret
+            raise InputError(f"--token has {character!a} at place {place}; accepted is printable ASCII without spaces")
 
 
 def fingerprint(token: str) -> str:
