@@ -19,6 +19,8 @@ from starlette.testclient import TestClient
 from zsml.errors import InputError
 from zsml.retrieval import Index
 from zsml.serve import Limits, create_app, rasterise
+from zsml.serve.meter import Meter
+from zsml.serve.searcher import Searcher
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +93,22 @@ def test_k_larger_than_the_index_gives_all_of_it(tmp_path):
     assert client.get("/api/info").json()["methods"] == ["float"]
 
 
-def test_thumbnails_are_jpeg_of_the_size_asked_for(client):
-    answer = client.get("/api/image/3?side=24")
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert max(Image.open(io.BytesIO(answer.content)).size) == 24
-    assert client.get("/api/image/3?side=24").content == answer.content
+def test_thumbnails_are_jpeg_of_a_few_sizes_and_what_is_kept_of_them_is_bounded_by_bytes(tmp_path, monkeypatch):
+    index = small_index(tmp_path, bits=0)
+    Image.effect_noise((900, 600), 80).save(index.image_path(3))
+    client = TestClient(create_app(index, limits=Limits(rate=0)))
+    sides = {}
+    for side in (16, 100, 128, 129, 300, 512, 513, 1024):
+        answer = client.get(f"/api/image/3?side={side}")
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert client.get(f"/api/image/3?side={side}").content == answer.content
+        sides[side] = max(Image.open(io.BytesIO(answer.content)).size)
+    assert sides == {16: 128, 100: 128, 128: 128, 129: 256, 300: 512, 512: 512, 513: 900, 1024: 900}
+    searcher = Searcher(index, Limits(), torch.device("cpu"), Meter())
+    monkeypatch.setattr(Searcher, "KEPT_BYTES", 100)
+    for number in (*range(50), 49):
+        searcher._keep((number, 128), bytes(30))
+    assert list(searcher._thumbnails) == [(47, 128), (48, 128), (49, 128)] and searcher._thumbnail_bytes == 90
 
 
 def test_page_and_description(client):

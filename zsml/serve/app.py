@@ -182,7 +182,10 @@ def _add_state(app: FastAPI, searcher: Searcher) -> None:
     async def image(
         number: Annotated[int, Path(ge=0, lt=1 << 62)], side: Annotated[int, Query(ge=16, le=1024)] = 256
     ) -> Response:
-        """The image of an item, at most `side` pixels wide and high. Only what the index lists can be had."""
+        """The image of an item, at most `side` pixels wide and high, rounded up to the next of 128, 256, 512 and 1024.
+
+        Only what the index lists can be had.
+        """
         data = await searcher.thumbnail(number, side)
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
 

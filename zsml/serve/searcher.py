@@ -27,13 +27,15 @@ class Searcher:
         InputError: the index has no model, or it is damaged.
     """
 
-    KEPT = 2048  # thumbnails, some 10 kB each
+    SIDES = (128, 256, 512, 1024)  # of thumbnails: few, so that what is asked for again is mostly there
+    KEPT_BYTES = 32 << 20  # of thumbnails, some 10 kB each at the page's side of 256
 
     def __init__(self, index: Any, limits: Limits, device: torch.device, meter: Meter):
         self.index, self.limits, self.device, self.meter = index, limits, device, meter
         self.encoder = index.encoder(device)
         self.gate = Gate(limits.running, limits.waiting)
         self._thumbnails: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._thumbnail_bytes = 0
         self._decoding: anyio.CapacityLimiter | None = None
 
     @property
@@ -113,21 +115,27 @@ class Searcher:
             raise Refused(404, f"the index has no item {number}") from error
 
     async def thumbnail(self, number: int, side: int) -> bytes:
-        """JPEG of an item's image.
+        """JPEG of an item's image, `side` rounded up to the next of SIDES.
 
         Raises:
             Refused: 404, no such item, or its file is not there any more.
         """
+        side = next((known for known in self.SIDES if known >= side), self.SIDES[-1])
         if (number, side) in self._thumbnails:
             self._thumbnails.move_to_end((number, side))
             return self._thumbnails[number, side]
         if self._decoding is None:
             self._decoding = anyio.CapacityLimiter(2)
         data = await anyio.to_thread.run_sync(self._thumbnail, number, side, limiter=self._decoding)
-        self._thumbnails[number, side] = data
-        if len(self._thumbnails) > self.KEPT:
-            self._thumbnails.popitem(last=False)
+        self._keep((number, side), data)
         return data
+
+    def _keep(self, key: tuple[int, int], data: bytes) -> None:
+        """Keep a thumbnail; those not asked for for longest make room."""
+        self._thumbnail_bytes += len(data) - len(self._thumbnails.pop(key, b""))  # two clients may have asked for it at once
+        self._thumbnails[key] = data
+        while self._thumbnail_bytes > self.KEPT_BYTES:
+            self._thumbnail_bytes -= len(self._thumbnails.popitem(last=False)[1])
 
     def _thumbnail(self, number: int, side: int) -> bytes:
         try:
