@@ -204,3 +204,21 @@ def test_search_refuses(words, message, index, images, capsys):
         capsys, "search", images / "sketch/ant/00.png", *words, *(() if "--index" in words else ("--index", index))
     )
     (images / "broken.png").unlink()
+
+
+def test_two_runs_at_once_store_every_image_once(images, model, tmp_path, monkeypatch):
+    """The second run starts while the first embeds, finishes before it, and sees nothing of what the first will add."""
+    out, found, done = tmp_path / "index", indexing.find_images([images / "photo"]), []
+    first, embed = indexing.open_or_create(out, model), indexing._embeddings
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(indexing, "_embeddings", embed)
+        half = dict(list(found.items())[:12])
+        done.append(indexing.add_images(indexing.open_or_create(out, model), half, modality="photo", device=torch.device("cpu")))
+        yield from embed(*arguments)
+
+    monkeypatch.setattr(indexing, "_embeddings", meanwhile)
+    done.append(indexing.add_images(first, found, modality="photo", device=torch.device("cpu")))
+    assert [(part["added"], part["already"]) for part in done] == [(12, 0), (12, 12)]
+    assert sorted(item["path"] for item in Index.open(out).items()) == sorted(found)
+    assert Index.open(out).verify() == []

@@ -137,14 +137,14 @@ def add_images(
     """
     there = {item[1] for shard in index.shards for item in shard.items()}
     paths = [path for path in images if path not in there]
-    encoder, before, start = index.encoder(device), len(index), time.perf_counter()
-    embedded = 0
+    encoder, added, start = index.encoder(device), 0, time.perf_counter()
     pending: list[tuple[torch.Tensor, list[int]]] = []
 
     def write() -> None:
+        nonlocal added
         if pending:
             items = [{"path": paths[n], "label": images[paths[n]], "modality": modality} for _, rows in pending for n in rows]
-            index.add(torch.cat([embedding for embedding, _ in pending]), items)
+            added += len(index.add(torch.cat([embedding for embedding, _ in pending]), items, once=True))
             pending.clear()
 
     seen: set[int] = set()
@@ -153,7 +153,6 @@ def add_images(
             for first, rows, embedding in _embeddings(encoder, paths, modality, batch_size, workers, amp, strict):
                 bar.update(min(batch_size, len(paths) - first))
                 seen.update(rows)
-                embedded += len(rows)
                 if rows:
                     pending.append((embedding, rows))
                 if sum(len(rows) for _, rows in pending) >= SAVED:
@@ -164,7 +163,8 @@ def add_images(
     for path in skipped:
         say(f"skipped corrupt image {path}")
     seconds = time.perf_counter() - start
-    return {"added": len(index) - before, "already": len(images) - len(paths), "skipped_images": skipped, "seconds": seconds}
+    already = len(images) - len(skipped) - added  # also what another process has added meanwhile
+    return {"added": added, "already": already, "skipped_images": skipped, "seconds": seconds}
 
 
 def _embeddings(encoder: Encoder, paths: list[str], modality: str, batch_size: int, workers: int, amp: Any, strict: bool):

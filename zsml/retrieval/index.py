@@ -191,15 +191,16 @@ class Index:
             self._encoders[str(device)] = open_encoder(self.folder / MODEL, self.model, torch.device(device))
         return self._encoders[str(device)]
 
-    def add(self, embeddings: Tensor, items: Sequence[dict[str, Any]]) -> Tensor:
+    def add(self, embeddings: Tensor, items: Sequence[dict[str, Any]], *, once: bool = False) -> Tensor:
         """Append items.
 
         Args:
             embeddings: real-valued [n, D].
             items: n dicts with a text `path`, a text `label` (or none), and what else JSON holds.
+            once: leave out items whose path another process has added since this Index read its folder.
 
         Returns:
-            Their ids, int64 [n].
+            Their ids, int64 [n], or with `once` of those that were added.
 
         Raises:
             TypeError, InputError: NaN, infinite values or such as the index's dtype cannot hold, another width, items that do
@@ -207,10 +208,13 @@ class Index:
         """
         stored = changes.storable(embeddings, self.manifest)
         check_items(items, len(stored), 0)  # before anything is done
-        with self._changing():
+        with self._changing() as moved:
+            if once and moved:
+                stored, items = changes.not_there(self.shards, stored, items)
             first = self.manifest.next_id
             rows = check_items(items, len(stored), first)
-            self._commit(changes.added(self.folder, self.manifest, self.shards, self.quantizer, stored, rows))
+            if rows:
+                self._commit(changes.added(self.folder, self.manifest, self.shards, self.quantizer, stored, rows))
         return first + torch.arange(len(stored))
 
     def delete(self, ids: Iterable[int] | Tensor) -> int:
@@ -239,13 +243,13 @@ class Index:
             self._commit(changes.recoded(self.folder, self.manifest, self.shards, quantizer))
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """The only writer, at the newest state; what a failure left is deleted."""
+    def _changing(self) -> Iterator[bool]:
+        """The only writer, at the newest state, and whether that is another's; what a failure left is deleted."""
         with writing(self.folder):
-            if read_manifest(self.folder) != self.manifest:
+            if moved := read_manifest(self.folder) != self.manifest:
                 self._hold(*changes.read(self.folder))
             try:
-                yield
+                yield moved
             except BaseException:
                 sweep(self.folder, read_manifest(self.folder))
                 raise

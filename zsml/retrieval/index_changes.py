@@ -110,6 +110,15 @@ def storable(embeddings: Tensor, manifest: Manifest) -> Tensor:
     return stored
 
 
+def not_there(
+    shards: Sequence[Shard], stored: Tensor, items: Sequence[dict[str, Any]]
+) -> tuple[Tensor, Sequence[dict[str, Any]]]:
+    """The rows and items whose path no shard has."""
+    there = {item[1] for shard in shards for item in shard.items()}
+    new = [n for n, item in enumerate(items) if item["path"] not in there]
+    return stored[new], [items[n] for n in new]
+
+
 def added(
     folder: Path, manifest: Manifest, shards: Sequence[Shard], quantizer: ITQ | None, stored: Tensor, items: list[Item]
 ) -> Manifest:
