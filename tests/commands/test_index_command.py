@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -222,3 +223,16 @@ def test_two_runs_at_once_store_every_image_once(images, model, tmp_path, monkey
     assert [(part["added"], part["already"]) for part in done] == [(12, 0), (12, 12)]
     assert sorted(item["path"] for item in Index.open(out).items()) == sorted(found)
     assert Index.open(out).verify() == []
+
+
+def test_an_image_whose_name_is_not_utf8_is_skipped_and_named(images, model, tmp_path, capsys):
+    root = Path(shutil.copytree(images / "photo" / "ant", tmp_path / "ant"))
+    try:
+        (root / "02.png").rename(root / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    done = result(capsys, "index", model, root, "--out", tmp_path / "x.index")
+    assert (done["added"], done["skipped_images"]) == (3, [f"{root}/caf\\udce9.png"])
+    assert "caf\\udce9.png' cannot be indexed" in refused(
+        capsys, "index", model, root, "--out", tmp_path / "y.index", "--strict-images"
+    )

@@ -75,7 +75,7 @@ class Index:
         return {"index": str(self.out), "items": len(index), "width": index.width, "bits": index.bits, **done}
 
     def text(self, result: dict[str, Any]) -> str:
-        skipped = f", {len(result['skipped_images'])} corrupt ones skipped" if result["skipped_images"] else ""
+        skipped = f", {len(result['skipped_images'])} skipped" if result["skipped_images"] else ""
         already = f", {result['already']} were there already" if result["already"] else ""
         rate = f" ({result['added'] / result['seconds']:.0f} images/s)" if result["added"] else ""
         return (

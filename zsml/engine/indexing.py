@@ -13,7 +13,7 @@ import torch
 from zsml.data.decode import EXTENSIONS, FileDataset
 from zsml.engine.embed import BEST, open_run
 from zsml.engine.loader import Batches
-from zsml.engine.log import progress, say
+from zsml.engine.log import printable, progress, say
 from zsml.errors import InputError
 from zsml.models import load_model
 from zsml.models.io import WEIGHTS
@@ -123,7 +123,8 @@ def add_images(
     amp: torch.dtype | None = None,
     strict: bool = False,
 ) -> dict[str, Any]:
-    """Embed the images that the index does not have yet, and add them; corrupt ones are skipped and named.
+    """Embed the images that the index does not have yet, and add them; corrupt ones are skipped and named,
+    and so are those whose name is not UTF-8.
 
     Args:
         images: path -> label.
@@ -133,10 +134,13 @@ def add_images(
         added, already (there before), skipped_images, seconds.
 
     Raises:
-        InputError: an image cannot be opened, or with strict=True decoded; what was done until then is kept.
+        InputError: an image cannot be opened, or with strict=True decoded or named in UTF-8; what was done until then is kept.
     """
     there = {item[1] for shard in index.shards for item in shard.items()}
-    paths = [path for path in images if path not in there]
+    unnamed = [path for path in images if not _storable(path)]
+    if unnamed and strict:
+        raise InputError(f"image '{printable(unnamed[0])}' cannot be indexed: its name is not UTF-8; rename it")
+    paths = [path for path in images if path not in there and _storable(path)]
     encoder, added, start = index.encoder(device), 0, time.perf_counter()
     pending: list[tuple[torch.Tensor, list[int]]] = []
 
@@ -161,10 +165,22 @@ def add_images(
         write()
     skipped = [paths[n] for n in range(len(paths)) if n not in seen]
     for path in skipped:
-        say(f"skipped corrupt image {path}")
+        say(f"skipped corrupt image {printable(path)}")
+    for path in map(printable, unnamed):
+        say(f"skipped image {path}: its name is not UTF-8; rename it")
+        skipped.append(path)
     seconds = time.perf_counter() - start
     already = len(images) - len(skipped) - added  # also what another process has added meanwhile
     return {"added": added, "already": already, "skipped_images": skipped, "seconds": seconds}
+
+
+def _storable(path: str) -> bool:
+    """Whether the path is text; the bytes of a name that is not UTF-8 come as lone surrogates, which no table takes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _embeddings(encoder: Encoder, paths: list[str], modality: str, batch_size: int, workers: int, amp: Any, strict: bool):

@@ -27,6 +27,15 @@ def silent(yes: bool = True) -> Iterator[None]:
         _silent = before
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal does not show as it is (control characters, bytes that are not UTF-8) as escapes.
+
+    >>> printable("a\\x1b[2J.jpg")
+    'a\\\\x1b[2J.jpg'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def say(message: str) -> None:
     """Print a message to stderr, above the progress bar if there is one."""
     if _silent:
