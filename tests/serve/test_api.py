@@ -228,6 +228,16 @@ def test_a_fault_of_the_server_is_a_500_that_tells_nothing_and_it_goes_on(index,
     assert client.post("/api/search", json={"strokes": CROSS}).status_code == 200
 
 
+def test_a_damaged_index_is_a_500_that_says_so_and_never_a_distance_of_null(tmp_path):
+    index = small_index(tmp_path)
+    client = TestClient(create_app(index, limits=Limits(rate=0)))
+    index.shards[0].embedding[3] = torch.nan
+    for ask in ({"strokes": CROSS}, {"strokes": CROSS, "method": "rerank"}, {"id": 3}, {"id": 3, "method": "bits"}):
+        answer = client.post("/api/search", json={**ask, "k": 40})
+        assert answer.status_code == 500 and "damaged" in answer.json()["error"] and "zsml index verify" in answer.text
+    assert client.post("/api/search", json={"strokes": CROSS, "method": "bits"}).status_code == 200
+
+
 def test_create_app_refuses_what_it_cannot_use(tmp_path, index):
     bare = Index.create(tmp_path / "bare", width=4)
     bare.add(torch.eye(4), [{"path": f"{n}.png", "label": ""} for n in range(4)])

@@ -81,6 +81,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (415, "not an image"),
         (422, "not of the form described here"),
         (429, "too many requests, or too many searches waiting"),
+        (500, "the server failed, or its index is damaged"),
     )
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from pathlib import PurePath
@@ -74,7 +75,7 @@ class Searcher:
 
         Raises:
             InputError: the query cannot be used.
-            Refused: too many searches wait, there is no such item, or the upload is no image.
+            Refused: too many searches wait, there is no such item, the upload is no image, or the index is damaged.
         """
         self.check(k, method, rerank)
         async with self.gate.enter():
@@ -89,6 +90,8 @@ class Searcher:
         k = min(k, len(self.index))
         hits = self.index.search(embedding, k, method=method, rerank=max(k, rerank)).items(0) if k else []
         found = time.perf_counter()
+        if not all(math.isfinite(hit["distance"]) for hit in hits):  # JSON has no word for it
+            raise _damaged()
         self.meter.time("encode", encoded - began)
         self.meter.time("search", found - encoded)
         return {
@@ -110,9 +113,12 @@ class Searcher:
 
     def _of_item(self, number: int) -> torch.Tensor:
         try:
-            return self.index.embeddings([number])
+            embedding = self.index.embeddings([number])
         except InputError as error:
             raise Refused(404, f"the index has no item {number}") from error
+        if not embedding.isfinite().all():
+            raise _damaged()
+        return embedding
 
     async def thumbnail(self, number: int, side: int) -> bytes:
         """JPEG of an item's image, `side` rounded up to the next of SIDES.
@@ -142,6 +148,10 @@ class Searcher:
             return thumbnail(decode(self.index.image_path(number)), side)
         except InputError as error:  # its message has the path, which is nobody's business
             raise Refused(404, f"there is no image of an item {number}") from error
+
+
+def _damaged() -> Refused:
+    return Refused(500, "the index is damaged: it holds embeddings that are not finite; run `zsml index verify`")
 
 
 def _shown(hit: dict[str, Any]) -> dict[str, Any]:
