@@ -161,13 +161,11 @@ def _wanted(sources: list[Path], layout: Layout, root: Path, done: Prepared) -> 
         try:
             for entry in entries(source):
                 place = layout.place(entry.parts)
-                if place is None:
-                    continue
                 if entry.link:
                     done.links.append(entry.name)
                 elif place in seen:
                     done.repeated += 1
-                else:
+                elif place is not None:
                     seen.add(place)
                     folder, name = (root / place).parent, Path(place).name
                     if folder not in filled:
