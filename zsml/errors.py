@@ -25,6 +25,10 @@ class CorruptImage(InputError):
         return type(self), (self.path, self.reason)
 
 
+class DamagedIndex(InputError):
+    """An index whose embeddings are not the numbers that were written."""
+
+
 def not_known(value: object, known: Iterable[str]) -> str:
     """What to say of a name that is not one of those known, with the nearest that is.
 

@@ -257,3 +257,16 @@ def test_one_writer_at_a_time(tmp_path):
     with index_files.writing(tmp_path), pytest.raises(InputError, match="is being written by another process"):
         index.delete([0])
     assert index.delete([0]) == 1
+
+
+@pytest.mark.parametrize("method", ["float", "rerank"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_search_stops_at_embeddings_that_damage_made_no_numbers(tmp_path, method, value):
+    """The file keeps its length, so that the index opens."""
+    shard = filled(tmp_path, 300).manifest.shards[0]
+    path = tmp_path / shard.rows.file
+    held = load_file(path)
+    held["embedding"][7, 2] = value
+    save_file({name: tensor.clone() for name, tensor in held.items()}, path)
+    with pytest.raises(InputError, match=f"damaged: {re.escape(shard.rows.file)} has NaN .* `zsml index verify`"):
+        Index.open(tmp_path).search(rows(2, seed=5), 3, method=method, rerank=300)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zsml.errors import InputError
+from zsml.errors import DamagedIndex, InputError
 from zsml.retrieval.index_files import SHARDS, Entry, Manifest, ShardEntry, check_present, write_file
 
 ROWS = 1 << 18  # of a shard at most; what deleting one item writes anew
@@ -57,11 +57,24 @@ class Shard:
 
     @property
     def squares(self) -> Tensor:
-        """||g||^2 of every row, float32 [n]; worked out once."""
+        """||g||^2 of every row, float32 [n]; worked out once.
+
+        Raises:
+            DamagedIndex: NaN or infinite embeddings, which only damage makes.
+        """
         if self._squares is None:
-            parts = [block.double().square().sum(dim=1).float() for block in self.embedding.split(1 << 13)]
-            self._squares = torch.cat(parts)
+            squares = torch.cat([block.double().square().sum(dim=1) for block in self.embedding.split(1 << 13)])
+            if not squares.isfinite().all():
+                raise self.damaged()
+            self._squares = squares.float()
         return self._squares
+
+    def damaged(self) -> DamagedIndex:
+        """What to raise where embeddings are NaN or infinite."""
+        return DamagedIndex(
+            f"{str(self.folder)!r} is damaged: {self.entry.rows.file} has NaN or infinite embeddings; `zsml index verify` lists "
+            "what is wrong; restore it, or build the index anew"
+        )
 
     def rows_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Which of `ids` int64 [M] are here: positions in ids, and rows, both int64 [m]."""

@@ -66,7 +66,9 @@ def measure(query: Tensor, ids: np.ndarray, shards: Sequence[Shard]) -> Found:
         for shard in shards:
             place, row = shard.rows_of(wanted)
             if len(place):
-                distance[n, place.numpy()] = _squared(q, shard.embedding[row])
+                distance[n, place.numpy()] = measured = _squared(q, shard.embedding[row])
+                if not np.isfinite(measured).all():
+                    raise shard.damaged()
     return distance, ids
 
 

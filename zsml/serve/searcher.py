@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
 from pathlib import PurePath
@@ -13,7 +12,7 @@ import anyio.to_thread
 import torch
 
 from zsml.data.decode import decode
-from zsml.errors import InputError
+from zsml.errors import DamagedIndex, InputError
 from zsml.serve.limits import Gate, Limits, Refused
 from zsml.serve.meter import Meter
 from zsml.serve.uploads import read_image, thumbnail
@@ -88,10 +87,11 @@ class Searcher:
         embedding = self._embedding(query, modality)  # [1, D]
         encoded = time.perf_counter()
         k = min(k, len(self.index))
-        hits = self.index.search(embedding, k, method=method, rerank=max(k, rerank)).items(0) if k else []
+        try:
+            hits = self.index.search(embedding, k, method=method, rerank=max(k, rerank)).items(0) if k else []
+        except DamagedIndex as error:  # no fault of the client's
+            raise _damaged() from error
         found = time.perf_counter()
-        if not all(math.isfinite(hit["distance"]) for hit in hits):  # JSON has no word for it
-            raise _damaged()
         self.meter.time("encode", encoded - began)
         self.meter.time("search", found - encoded)
         return {
