@@ -236,3 +236,26 @@ def test_an_image_whose_name_is_not_utf8_is_skipped_and_named(images, model, tmp
     assert "caf\\udce9.png' cannot be indexed" in refused(
         capsys, "index", model, root, "--out", tmp_path / "y.index", "--strict-images"
     )
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(images, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{images}/photo/ant/00.png\tant\n", encoding="utf-8-sig")
+    assert indexing.find_images([tmp_path / "list.txt"]) == {f"{images}/photo/ant/00.png": "ant"}
+
+
+def test_search_refuses_an_index_without_images_or_codes(images, model, tmp_path, capsys):
+    indexing.open_or_create(tmp_path / "x.index", model)
+    asked = ("search", images / "sketch/ant/00.png", "--index", tmp_path / "x.index")
+    assert "is empty; `zsml index` adds" in refused(capsys, *asked)
+    assert run("index", model, images / "photo/ant", "--out", tmp_path / "x.index") == 0
+    message = refused(capsys, *asked, "--bits")
+    assert f"`zsml index codes {tmp_path / 'x.index'} --bits 16`" in message and "rebuild_codes" not in message
+
+
+def test_names_cannot_steer_the_terminal(images, model, tmp_path, capsys):
+    root = Path(shutil.copytree(images / "photo" / "ant", tmp_path / "\x1b[2Jant\n"))
+    assert run("index", model, root.parent, "--out", tmp_path / "x.index") == 0
+    capsys.readouterr()
+    assert run("search", root / "00.png", "--index", tmp_path / "x.index", "-k", 4) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) == 5 and "\x1b" not in shown and r"\x1b[2Jant\n" in shown.splitlines()[1]

@@ -208,7 +208,7 @@ def test_verify_sees_what_no_length_tells(tmp_path):
     codes[3] ^= 1
     entry = write_file(tmp_path, shard.codes.file, lambda path: save_file({"code": codes}, path))
     commit(tmp_path, replace(index.manifest, shards=(replace(shard, codes=entry),)))
-    assert index.verify() == [f"{shard.codes.file} are not the codes of {shard.rows.file}; rebuild_codes makes them anew"]
+    assert index.verify() == [f"{shard.codes.file} are not the codes of {shard.rows.file}; `zsml index codes` makes them anew"]
     index = Index.open(tmp_path)
     index.rebuild_codes(index.quantizer)
     assert index.verify() == []

@@ -60,6 +60,8 @@ class Search:
         with join(self.device) as team:
             with team.together():
                 index = Index.open(self.index)
+                if not len(index):
+                    raise InputError(f"the index {str(self.index)!r} is empty; `zsml index` adds images to it")
                 check_request(index, self.k, method, rerank)
                 paths = list(find_images(self.images))
                 queries = index.encoder(team.device)([decode(path) for path in paths], self.modality)
@@ -82,11 +84,13 @@ class Search:
         return result
 
     def text(self, result: dict[str, Any]) -> str:
+        from zsml.engine.log import printable
+
         lines = []
         for query in result["queries"]:
-            lines.append(query["query"])
+            lines.append(printable(query["query"]))
             for rank, hit in enumerate(query["hits"], 1):
                 distance = hit["distance"]
                 shown = f"{distance:7d}" if isinstance(distance, int) else f"{distance:7.4f}"
-                lines.append(f"{rank:5d} {shown}  {hit['label']:<16}  {hit['path']}")
+                lines.append(f"{rank:5d} {shown}  {printable(hit['label']):<16}  {printable(hit['path'])}")
         return "\n".join([*lines, *(str(result[flag]) for flag in ("sheet", "html") if flag in result)])

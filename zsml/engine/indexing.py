@@ -63,7 +63,7 @@ def find_images(sources: Sequence[Path]) -> dict[str, str]:
 
 def _listed(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"images {str(path)!r} cannot be read as a list: {error}") from error
     rows = (line.partition("\t") for line in lines if line.strip())

@@ -58,7 +58,10 @@ def check_request(index: Index, k: int, method: str, rerank: int) -> None:
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method != "float" and index.quantizer is None:
-        raise InputError(f"method {method!r} needs binary codes, which this index has not; make them with rebuild_codes")
+        raise InputError(
+            f"method {method!r} needs binary codes, which this index has not; `zsml index codes {index.folder} --bits "
+            f"{min(64, index.width)}` makes them"
+        )
 
 
 def _embedded(index: Index, query: Any, modality: str, device: torch.device | str) -> Tensor:

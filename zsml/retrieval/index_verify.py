@@ -60,7 +60,7 @@ def _rows(shard: Shard, quantizer: ITQ | None) -> list[str]:
     if quantizer is not None and shard.code is not None and not found:
         pairs = zip(shard.embedding.split(ROWS), shard.code.split(ROWS), strict=True)
         if not all(torch.equal(encode(quantizer, block), code) for block, code in pairs):
-            found.append(f"{shard.entry.codes.file} are not the codes of {rows}; rebuild_codes makes them anew")
+            found.append(f"{shard.entry.codes.file} are not the codes of {rows}; `zsml index codes` makes them anew")
     return found
 
 
