@@ -49,14 +49,18 @@ def small_index(folder: Path, count: int = 40, bits: int = 16) -> Index:
 
 
 @contextmanager
-def serving(app: Any, seconds: float = 30.0) -> Iterator[str]:
-    """The application on a free port of this machine, at the address given; it ends with the block, or after so long."""
+def serving(app: Any, seconds: float = 30.0, **options: Any) -> Iterator[str]:
+    """The application on a free port of this machine, at the address given; it ends with the block, or after so long.
+
+    options: of uvicorn.
+    """
     import uvicorn
 
     from zsml.serve.listen import bind, url
 
     with bind("127.0.0.1", 0) as sock:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **options)
+        server = uvicorn.Server(config)
         limit = threading.Timer(seconds, setattr, (server, "should_exit", True))
         thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
         limit.start()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import math
 import socket
 import threading
+import time
 import urllib.request
 
 import pytest
@@ -19,7 +21,7 @@ from zsml.errors import InputError
 from zsml.serve import Limits, create_app
 from zsml.serve.guard import COOKIE, fingerprint, same
 from zsml.serve.limits import Gate, Rate, Refused
-from zsml.serve.listen import bind, url
+from zsml.serve.listen import bind, protocol, url
 
 ASK = {"strokes": CIRCLE, "k": 5}
 
@@ -212,6 +214,33 @@ def test_garbage_on_the_wire_leaves_the_server_up(index):
                 wire.sendall(data)
         with urllib.request.urlopen(f"{address}health", timeout=5) as answer:
             assert answer.status == 200
+
+
+def test_connections_that_send_no_request_are_closed_and_others_find_room(index):
+    asked = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(create_app(index), limit_concurrency=5, http=protocol(0.4)) as address:
+        where = ("127.0.0.1", int(address.rstrip("/").rsplit(":", 1)[1]))
+        wires = [socket.create_connection(where, timeout=5) for _ in range(6)]
+        wires[0].sendall(b"GET /health HT")  # nor does a part of one count
+        wires[-1].sendall(asked)
+        assert b" 503 " in wires[-1].recv(4096)
+        for wire in wires[:-1]:
+            assert wire.recv(1) == b""  # closed
+        for pauses in ((0,), (0.5, 0)):
+            client = http.client.HTTPConnection(*where, timeout=5)
+            client.connect()
+            wire = client.sock
+            for pause in pauses:
+                client.request("GET", "/health")
+                answer = client.getresponse()
+                assert answer.status == 200 and answer.read()
+                time.sleep(pause)
+                assert client.sock is wire  # one that has asked is kept for its next request
+            wire.sendall(b"GET")  # but a part of that is given up as well
+            assert wire.recv(1) == b""
+            client.close()
+        for wire in wires:
+            wire.close()
 
 
 def test_addresses_that_cannot_be_listened_on_say_why():

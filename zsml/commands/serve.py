@@ -64,7 +64,7 @@ class Serve:
             say(f"{len(index):,} images on {url(sock)} (Ctrl-C ends it)")
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a service manager sends ends it as Ctrl-C does
             with suppress(KeyboardInterrupt):
-                run(app, sock)
+                run(app, sock, limits.seconds)
         return {"index": str(self.index), "searches": app.state.meter.seconds["search"].total}
 
     def text(self, result: dict[str, Any]) -> str:

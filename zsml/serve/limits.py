@@ -30,7 +30,7 @@ class Limits:
     json_bytes: int = 2 << 20
     pixels: int = 25_000_000  # of an uploaded image, read from its header before it is decoded
     held_bytes: int = 256 << 20  # of all uploads that are in memory at one time
-    seconds: float = 10.0  # until the body of a request must be there
+    seconds: float = 10.0  # until the head of a request must be there, and then its body
     rate: float = 50.0  # requests per second and client, on average; 0: any number. A thumbnail counts as a twentieth
     burst: float = 200.0  # requests a client may send at once after a pause
     running: int = 2  # searches at one time

@@ -56,12 +56,51 @@ def names(host: str) -> tuple[str, ...] | None:
     return LOOPBACK if host in LOOPBACK else None
 
 
-def run(app: Any, sock: socket.socket) -> None:
-    """Serve until the process is told to stop (Ctrl-C or SIGTERM); requests under way are finished first."""
+def protocol(seconds: float) -> type:
+    """uvicorn's protocol of a connection, but one whose next request has begun, or that is new, must send its head in time.
+
+    Otherwise clients that connect and send nothing would take all places there are. Between two requests, while nothing
+    comes, uvicorn's own `timeout_keep_alive` is what ends it.
+    """
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class Impatient(AutoHTTPProtocol):
+        timer: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.timer = self.loop.call_later(seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            before = self.cycle
+            super().data_received(data)
+            if self.cycle is not before:  # a request
+                self.stop()
+            elif self.timer is None and self.cycle.response_complete:  # a part of another
+                self.timer = self.loop.call_later(seconds, self.transport.close)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self.stop()
+            super().connection_lost(error)
+
+        def stop(self) -> None:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer = None
+
+    return Impatient
+
+
+def run(app: Any, sock: socket.socket, seconds: float = 10.0) -> None:
+    """Serve until the process is told to stop (Ctrl-C or SIGTERM); requests under way are finished first.
+
+    seconds: until the head of a request must be there.
+    """
     import uvicorn
 
     config = uvicorn.Config(
         app,
+        http=protocol(seconds),
         log_level="warning",
         access_log=False,
         limit_concurrency=1024,  # connections; more are answered with 503
