@@ -186,6 +186,8 @@ def test_uploads_that_are_no_images_are_refused(client):
         (whole[: len(whole) // 2], 415, "damaged"),
         (png(12_000, 9_000), 413, "108000000 pixels; at most 25000000"),
         (png(60_000, 60_000), 413, "pixels"),
+        (png(24_000_000, 1), 413, "24000000 x 1 pixels; at most 20000"),
+        (png(1, 20_001), 413, "at most 20000 are accepted on a side"),
         (b"\x00" * (11 << 20), 413, "larger than"),
     ]
     for data, status, said in cases:
