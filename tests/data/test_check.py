@@ -221,6 +221,15 @@ def test_bad_arguments_end_with_status_2(arguments, message, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C interrupts, also in a process started in the background, which shells let ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_prepare_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def stopped(files, **_):
         for number, file in enumerate(files):
