@@ -13,7 +13,23 @@ from zsml.data.keys import torch_stream
 from zsml.errors import InputError
 
 
-class ClassModalityBatchSampler(Sampler[list[int]]):
+class EpochSampler(Sampler[list[int]]):
+    """Batches that are a function of the epoch chosen, as many in each."""
+
+    batches_per_epoch: int
+    epoch: int = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches the next iteration gives."""
+        if epoch < 0:
+            raise InputError(f"epoch={epoch} must be 0 or more")
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+
+class ClassModalityBatchSampler(EpochSampler):
     """Every batch: P classes drawn without repetition, of each class K samples of each modality that the data has.
 
     A sample comes twice in a batch only where a class has fewer than K. On several ranks each batch is one draw of
@@ -58,16 +74,6 @@ class ClassModalityBatchSampler(Sampler[list[int]]):
         self.classes_per_batch, self.samples_per_modality = classes_per_batch, samples_per_modality
         self.batches_per_epoch, self.seed = batches_per_epoch, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches the next iteration gives."""
-        if epoch < 0:
-            raise InputError(f"epoch={epoch} must be 0 or more")
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch = self.epoch  # an iteration under way keeps its epoch
@@ -95,7 +101,7 @@ class ClassModalityBatchSampler(Sampler[list[int]]):
         return batch
 
 
-class SketchPhotoBatchSampler(Sampler[list[int]]):
+class SketchPhotoBatchSampler(EpochSampler):
     """Every batch: sketches and photos drawn at random, each modality in an order of its own, whatever their classes.
 
     Each modality is gone through in random order, without repetition, and begun anew in another order when it is used up. An
@@ -145,18 +151,8 @@ class SketchPhotoBatchSampler(Sampler[list[int]]):
                 batches_per_epoch -= 1  # too small a rest for every rank to have a part of it
             if not batches_per_epoch:
                 counts = " and ".join(str(len(members)) for members in self.members)
-                raise InputError(f"drop_last: {counts} sketches and photos are too few for one batch of {sketches} and {photos}")
+                raise InputError(f"modality: {counts} sketches and photos are too few for one batch of {sketches} and {photos}")
         self.batches_per_epoch = batches_per_epoch
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches the next iteration gives."""
-        if epoch < 0:
-            raise InputError(f"epoch={epoch} must be 0 or more")
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch = self.epoch
